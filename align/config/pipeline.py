@@ -1,0 +1,94 @@
+"""Settings of the shared path from rewards to advantages: combine, base estimator, clip. Torch-free.
+
+Each class is the registration of its `kind`; the implementation with the same name is in `align/shaping` or
+`align/advantages`. Presets of the literature differ only in these numbers (docs: "One standard deviation, many presets").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedSum:
+    """Sum of the reward columns, each times its weight; a sample with an unscored column of non-zero weight is unscored."""
+
+    kind: Literal["weighted_sum"] = "weighted_sum"
+    """Selects this combination."""
+
+
+Combine = WeightedSum
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grpo:
+    """(reward - group mean) / (std + eps). Shao et al., arXiv:2402.03300, section 4.1.2."""
+
+    kind: Literal["grpo"] = "grpo"
+    """Selects this estimator."""
+    scale: Literal["group", "batch", "none"] = "group"
+    """Whose standard deviation divides: the sample's group, the whole batch, or nobody's."""
+    unbiased: bool = True
+    """Divide squared deviations by n - 1 (true) or by n (false)."""
+    eps: float = 1e-4
+    """Keeps the division finite."""
+    eps_mode: Literal["add", "floor"] = "add"
+    """How eps enters: std + eps, or max(std, eps)."""
+    singleton: Literal["zero", "raw", "error"] = "zero"
+    """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrGrpo:
+    """reward - group mean. Liu et al., arXiv:2503.20783, section 3."""
+
+    kind: Literal["dr_grpo"] = "dr_grpo"
+    """Selects this estimator."""
+    singleton: Literal["zero", "raw", "error"] = "zero"
+    """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rloo:
+    """reward - mean of the other samples of the group. Ahmadian et al., arXiv:2402.14740, section 3."""
+
+    kind: Literal["rloo"] = "rloo"
+    """Selects this estimator."""
+    singleton: Literal["zero", "raw", "error"] = "zero"
+    """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowGrpo:
+    """Group mean, standard deviation of the whole batch, population form, + 1e-4: Flow-GRPO and AWM as released."""
+
+    kind: Literal["flow_grpo"] = "flow_grpo"
+    """Selects this estimator."""
+    global_std: bool = True
+    """Divide by the standard deviation of all rewards of the batch (released); false: of the group (the paper's formula)."""
+    unbiased: bool = False
+    """Divide squared deviations by n - 1 (true) or by n (false, released)."""
+    eps: float = 1e-4
+    """Keeps the division finite."""
+    eps_mode: Literal["add", "floor"] = "add"
+    """How eps enters: std + eps, or max(std, eps)."""
+    singleton: Literal["zero", "raw", "error"] = "zero"
+    """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
+
+
+Base = Annotated[Grpo | DrGrpo | Rloo | FlowGrpo, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineConfig:
+    """From the reward table to one advantage per sample."""
+
+    combine: Combine = field(default_factory=WeightedSum)
+    """How several rewards become one score."""
+    base: Base = field(default_factory=FlowGrpo)
+    """The advantage estimator."""
+    clip: float | None = 5.0
+    """Clip advantages to [-clip, clip]; `null` switches it off."""
