@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, with_config
 
+from align.config.numbers import Count, Decay, NonNegativeFloat, PositiveFloat, PositiveInt, Share
+from align.config.paths import FilePath, ModelPath
 from align.config.pipeline import PipelineConfig
 from align.config.shared import (
+    STRICT,
     CheckpointConfig,
     LoraConfig,
     OptimizerConfig,
@@ -24,14 +27,14 @@ class Sd3Model:
 
     kind: Literal["sd3"] = "sd3"
     """Selects this model family."""
-    path: str = "builtin:tiny"
+    path: ModelPath = "builtin:tiny"
     """A diffusers folder, a hub id, or `builtin:tiny` for the embedded model."""
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the frozen parts (text encoders, and the transformer's base weights under LoRA); the VAE decodes in float32."""
-    max_sequence_length: int | None = None
-    """Length of the T5 part of the context; `null` takes the pipeline's own default."""
+    max_sequence_length: Count | None = None
+    """Tokens of the T5 part of the context; `null` takes 256 where the pipeline has a T5 and 0 where it has none."""
     lora: LoraConfig | None = field(default_factory=LoraConfig)
     """Low-rank adapters; `null` trains all weights of the transformer."""
 
@@ -43,9 +46,9 @@ Model = Sd3Model
 class PromptsConfig:
     """Which prompts are trained on and which are only evaluated."""
 
-    train: str = "builtin:tiny/train"
+    train: FilePath = "builtin:tiny/train"
     """Text file (one prompt a line), JSONL file (rows with `prompt`; other columns reach the rewards), or `builtin:tiny/train`."""
-    heldout: str | None = "builtin:tiny/heldout"
+    heldout: FilePath | None = "builtin:tiny/heldout"
     """Prompts for evaluation, never trained on; `null` switches evaluation off."""
 
 
@@ -63,7 +66,7 @@ class FlowSdeSampler:
 
     kind: Literal["flow_sde"] = "flow_sde"
     """Selects this sampler."""
-    noise_level: float = 0.7
+    noise_level: NonNegativeFloat = 0.7
     """Noise scale a; 0 is the ODE."""
 
 
@@ -73,11 +76,11 @@ class SaSolverSampler:
 
     kind: Literal["sa_solver"] = "sa_solver"
     """Selects this sampler."""
-    noise_level: float = 0.4
+    noise_level: NonNegativeFloat = 0.4
     """tau for times between `noise_from` and `noise_until`, 0 elsewhere; 0 is deterministic."""
-    noise_from: float = 0.3
+    noise_from: Share = 0.3
     """Smallest time with noise."""
-    noise_until: float = 0.9
+    noise_until: Share = 0.9
     """Largest time with noise."""
 
 
@@ -88,17 +91,17 @@ Sampler = Annotated[OdeSampler | FlowSdeSampler | SaSolverSampler, Field(discrim
 class RolloutConfig:
     """How pictures are sampled for training."""
 
-    prompts_per_step: int = 8
+    prompts_per_step: PositiveInt = 8
     """Distinct prompts of a step, over all processes."""
-    group_size: int = 8
+    group_size: PositiveInt = 8
     """Pictures per prompt."""
-    batch_size: int = 32
+    batch_size: PositiveInt = 32
     """Pictures that one process samples at once; changes speed and memory, not the result."""
-    num_inference_steps: int = 14
+    num_inference_steps: PositiveInt = 14
     """Network steps of a rollout."""
-    guidance_scale: float = 1.0
+    guidance_scale: PositiveFloat = 1.0
     """Classifier-free guidance; 1 = none (half the network calls)."""
-    resolution: int | None = None
+    resolution: PositiveInt | None = None
     """Height and width in pixels; `null` takes the model's own."""
     sampler: Sampler = field(default_factory=SaSolverSampler)
     """The step rule."""
@@ -108,19 +111,19 @@ class RolloutConfig:
 class EvaluationConfig:
     """Held-out evaluation with fixed prompts and seeds."""
 
-    every: int = 0
+    every: Count = 0
     """Evaluate after every so many steps (and before the first and after the last); 0 = only before and after."""
-    seeds: int = 4
+    seeds: PositiveInt = 4
     """Pictures per held-out prompt, each from its own fixed noise."""
-    num_inference_steps: int = 40
+    num_inference_steps: PositiveInt = 40
     """Euler steps of the ODE sampler."""
-    guidance_scale: float = 1.0
+    guidance_scale: PositiveFloat = 1.0
     """Classifier-free guidance; 1 = none."""
     rewards: tuple[RewardConfig, ...] = ()
     """Rewards that are only evaluated, beside the trained ones."""
-    strip_prompts: int = 6
+    strip_prompts: Count = 6
     """How many held-out prompts the progress strip follows, one fixed seed each."""
-    strip_every: int = 10
+    strip_every: Count = 10
     """Draw the strip's pictures after every so many steps; 0 = never."""
 
 
@@ -130,11 +133,11 @@ class DiscreteTimes:
 
     kind: Literal["discrete"] = "discrete"
     """Selects this density."""
-    draws: int = 6
+    draws: PositiveInt = 6
     """Times T per sample and update."""
     initial: Literal["skip", "allow", "always"] = "skip"
     """The pure-noise time t = 1: never trained (released for GenEval and OCR), one of the strata (PickScore), or always the first."""
-    until: float = 0.9
+    until: Share = 0.9
     """Only the first fraction of the schedule (the noisy end) is trained."""
 
 
@@ -144,11 +147,11 @@ class UniformTimes:
 
     kind: Literal["uniform"] = "uniform"
     """Selects this density."""
-    draws: int = 6
+    draws: PositiveInt = 6
     """Times T per sample and update."""
-    lowest: float = 0.2
+    lowest: Share = 0.2
     """Smallest time before the shift."""
-    shift: float = 3.0
+    shift: PositiveFloat = 3.0
     """t becomes shift * t / (1 + (shift - 1) * t)."""
 
 
@@ -158,15 +161,15 @@ class LogitNormalTimes:
 
     kind: Literal["logit_normal"] = "logit_normal"
     """Selects this density."""
-    draws: int = 6
+    draws: PositiveInt = 6
     """Times T per sample and update."""
     mean: float = 0.0
     """Mean of the normal variable."""
-    std: float = 1.0
+    std: PositiveFloat = 1.0
     """Standard deviation of the normal variable."""
-    shift: float = 3.0
+    shift: PositiveFloat = 3.0
     """t becomes shift * t / (1 + (shift - 1) * t)."""
-    lowest: float = 0.01
+    lowest: Share = 0.01
     """Smallest time after the shift."""
 
 
@@ -177,11 +180,11 @@ Times = Annotated[DiscreteTimes | UniformTimes | LogitNormalTimes, Field(discrim
 class LaggedPolicyConfig:
     """A slow copy of the policy that the trained one is pulled towards: a trust region."""
 
-    kl_beta: float = 1.0
+    kl_beta: NonNegativeFloat = 1.0
     """Weight of the squared velocity difference to the lagged policy."""
-    decay_per_step: float = 0.001
+    decay_per_step: NonNegativeFloat = 0.001
     """After step s the copy keeps the share min(max_decay, decay_per_step * s) of itself."""
-    max_decay: float = 0.3
+    max_decay: Decay = 0.3
     """Largest share that the copy keeps."""
 
 
@@ -193,15 +196,15 @@ class AwmConfig:
     """Selects this method."""
     weighting: Literal["uniform", "t", "t_squared", "huber", "ghuber"] = "ghuber"
     """How the matching error becomes a log-probability. Paper: uniform; released: ghuber."""
-    ghuber_power: float = 0.25
+    ghuber_power: PositiveFloat = 0.25
     """Power p of `ghuber`."""
     times: Times = field(default_factory=DiscreteTimes)
     """At which times the final picture is noised again."""
     ratio: Literal["exp_first", "sum_first"] = "exp_first"
     """One likelihood ratio per time, or one of the mean over times."""
-    clip_range: float = 1.0
+    clip_range: PositiveFloat = 1.0
     """Clip of the ratio; never acts with one update per rollout."""
-    kl_beta: float = 0.001
+    kl_beta: NonNegativeFloat = 0.001
     """Weight of the squared velocity difference to the base model; 0 saves that pass."""
     kl_weighting: Literal["uniform", "elbo"] = "uniform"
     """Weight of the velocity differences over time; `elbo` multiplies by 1 / (2 std^2), std = 0.7 sqrt(t / (1 - min(t, 0.99)))."""
@@ -209,13 +212,14 @@ class AwmConfig:
     """The lagged policy and its pull; `null` switches it off."""
     off_policy: bool = False
     """Roll out with the lagged policy and take its likelihood as the old one."""
-    advantage_max: float = 1.0
+    advantage_max: PositiveFloat = 1.0
     """Advantages, clipped to +-pipeline.clip, are rescaled to +-advantage_max."""
 
 
 Algorithm = AwmConfig
 
 
+@with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class DiffusionRun:
     """A text-to-image run."""
@@ -224,7 +228,7 @@ class DiffusionRun:
     """Text-to-image models."""
     recipe: str | None = None
     """Name of the shipped config that this one is a variant of; `align plan` lists where they differ."""
-    seed: int = 0
+    seed: Count = 0
     """All randomness of the run follows from it."""
     model: Model = field(default_factory=Sd3Model)
     """The model that is trained."""

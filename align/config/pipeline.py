@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from align.config.numbers import NonNegativeFloat, PositiveFloat
+
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedSum:
@@ -33,7 +35,7 @@ class Grpo:
     """Whose standard deviation divides: the sample's group, the whole batch, or nobody's."""
     unbiased: bool = True
     """Divide squared deviations by n - 1 (true) or by n (false)."""
-    eps: float = 1e-4
+    eps: NonNegativeFloat = 1e-4
     """Keeps the division finite."""
     eps_mode: Literal["add", "floor"] = "add"
     """How eps enters: std + eps, or max(std, eps)."""
@@ -71,7 +73,7 @@ class FlowGrpo:
     """Divide by the standard deviation of all rewards of the batch (released); false: of the group (the paper's formula)."""
     unbiased: bool = False
     """Divide squared deviations by n - 1 (true) or by n (false, released)."""
-    eps: float = 1e-4
+    eps: NonNegativeFloat = 1e-4
     """Keeps the division finite."""
     eps_mode: Literal["add", "floor"] = "add"
     """How eps enters: std + eps, or max(std, eps)."""
@@ -90,5 +92,5 @@ class PipelineConfig:
     """How several rewards become one score."""
     base: Base = field(default_factory=FlowGrpo)
     """The advantage estimator."""
-    clip: float | None = 5.0
+    clip: PositiveFloat | None = 5.0
     """Clip advantages to [-clip, clip]; `null` switches it off."""

@@ -8,24 +8,32 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pydantic import ConfigDict
+
+from align.config.numbers import Count, Decay, NonNegativeFloat, PositiveFloat, PositiveInt
+from align.config.paths import FunctionPath
+
+STRICT = ConfigDict(strict=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+"""How a branch's root dataclass is validated (`@with_config(STRICT)`): no guessed types, no unknown keys, finite numbers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """AdamW and its learning-rate schedule."""
 
-    learning_rate: float = 3e-4
+    learning_rate: PositiveFloat = 3e-4
     """Peak learning rate."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """AdamW's decay rates of the first and second moment."""
-    weight_decay: float = 1e-4
+    weight_decay: NonNegativeFloat = 1e-4
     """Decoupled weight decay."""
-    eps: float = 1e-8
+    eps: PositiveFloat = 1e-8
     """Added to the square root of the second moment."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """What the learning rate does after the warm-up: stay, fall linearly to 0, or fall along a cosine to 0."""
-    warmup_updates: int = 0
+    warmup_updates: Count = 0
     """Optimiser updates over which the learning rate rises linearly from 0."""
-    max_grad_norm: float | None = 1.0
+    max_grad_norm: PositiveFloat | None = 1.0
     """Clip the global gradient norm to this value; `null` switches clipping off (the norm is logged all the same)."""
 
 
@@ -33,13 +41,13 @@ class OptimizerConfig:
 class LoraConfig:
     """Low-rank adapters instead of full fine-tuning."""
 
-    rank: int = 32
+    rank: PositiveInt = 32
     """Rank of the update matrices."""
-    alpha: float = 64.0
+    alpha: PositiveFloat = 64.0
     """The update is scaled by alpha / rank."""
     targets: Literal["attention", "feed_forward", "all_linear"] | tuple[str, ...] = "attention"
     """Which layers: a named set of the model family, or a list of module-name endings."""
-    dropout: float = 0.0
+    dropout: Decay = 0.0
     """Dropout in front of the adapter. Anything but 0 makes the ratio of an unchanged policy differ from 1."""
 
 
@@ -47,9 +55,9 @@ class LoraConfig:
 class EmaConfig:
     """Moving average of the trainable weights; evaluation and exports use it."""
 
-    decay: float = 0.9
+    decay: Decay = 0.9
     """Largest decay d; the effective one is min((1 + s) / (10 + s), d) after s updates."""
-    every: int = 1
+    every: PositiveInt = 1
     """Average after every so many optimiser updates."""
 
 
@@ -57,11 +65,11 @@ class EmaConfig:
 class TrainingConfig:
     """How long, how large, how precise."""
 
-    steps: int = 100
+    steps: PositiveInt = 100
     """Steps of the run. A step is one collection (a rollout, or the next pairs) and its optimiser updates."""
-    micro_batch_size: int = 8
+    micro_batch_size: PositiveInt = 8
     """Samples in one forward and backward pass of one process; changes speed and memory, not the result."""
-    updates_per_rollout: int = 1
+    updates_per_rollout: PositiveInt = 1
     """Optimiser updates that one collection serves. 1 is strictly on-policy."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     """Autocast of the network. Log-probabilities, ratios, KL and the trained weights stay float32."""
@@ -75,11 +83,11 @@ class TrainingConfig:
 class CheckpointConfig:
     """When a checkpoint is written and which ones stay."""
 
-    every: int = 50
+    every: PositiveInt = 50
     """Write a checkpoint after every so many steps (and always after the last one)."""
-    keep_last: int = 2
+    keep_last: PositiveInt = 2
     """How many of the newest checkpoints stay."""
-    keep_best: int = 1
+    keep_best: Count = 1
     """How many of the best checkpoints stay beside them."""
     best_metric: str = "reward"
     """The metric that ranks checkpoints; higher is better."""
@@ -97,9 +105,9 @@ class OutputConfig:
     """Trackers beside metrics.jsonl, any set at once."""
     project: str = "align-suite"
     """Project name for trackers that have one."""
-    images_every: int = 10
+    images_every: Count = 10
     """Write pictures of the current samples to disk and to the trackers after every so many steps; 0 = never."""
-    images_per_step: int = 16
+    images_per_step: Count = 16
     """How many pictures are written then."""
 
 
@@ -107,7 +115,7 @@ class OutputConfig:
 class RewardConfig:
     """One reward: a function that scores samples."""
 
-    function: str
+    function: FunctionPath
     """Name of a built-in reward, an import path `package.module:function`, or a file `my_rewards.py:function`."""
     name: str | None = None
     """Name in metrics and tables; `null` takes the function's name."""

@@ -18,7 +18,7 @@ class Algorithm(Protocol):
         ...
 
     def prepare_update(self, update: int, rows: Batch) -> None:
-        """Called before the micro-batches of optimiser update `update` (0, 1, ...) of this step; for old log-probabilities."""
+        """Called before the micro-batches of update `update` (0, 1, ...) of this step; for old log-probabilities."""
         ...
 
     def loss(self, micro: Batch) -> LossOutput:

@@ -1,0 +1,24 @@
+"""Model families, one file each, behind the protocol of `base`. Importing this package loads nothing heavy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from diffusion.config import Model, Sd3Model
+
+if TYPE_CHECKING:
+    import torch
+
+    from diffusion.models.base import DiffusionModel
+
+
+def load_model(config: Model, device: torch.device | str = "cpu") -> DiffusionModel:
+    """The model that a configuration names, frozen, on `device`.
+
+    Raises:
+        ModelError: the folder is missing, no diffusers folder, or of another pipeline class.
+    """
+    from diffusion.models.sd3 import StableDiffusion3
+
+    loaders = {Sd3Model: StableDiffusion3.load}
+    return loaders[type(config)](config, device)

@@ -17,6 +17,7 @@ import itertools
 from collections.abc import Sequence
 
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from diffusion.tiny import world
@@ -55,8 +56,8 @@ def autoencoder() -> AutoencoderKL:
 
 
 def transformer() -> SD3Transformer2DModel:
-    """The velocity network."""
-    return SD3Transformer2DModel(
+    """The velocity network, with DiT's start: modulations and the last layer are zero, so every block begins as identity."""
+    network = SD3Transformer2DModel(
         sample_size=LATENT_SIDE,
         patch_size=1,
         in_channels=LATENT_CHANNELS,
@@ -70,6 +71,10 @@ def transformer() -> SD3Transformer2DModel:
         pos_embed_max_size=LATENT_SIDE,
         qk_norm="rms_norm",
     )
+    for name, parameter in network.named_parameters():
+        if "norm1" in name or name.startswith(("norm_out", "proj_out")):
+            nn.init.zeros_(parameter)
+    return network
 
 
 def text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:

@@ -55,9 +55,12 @@ def autoencoder_loss(
 def train(
     pictures: UInt8[Tensor, "n h w c"], *, folder: Path, minutes: float, batch_size: int, learning_rate: float, log: Log
 ) -> AutoencoderKL:
-    """Train for a time budget with a linear warm-up and a cosine decay over elapsed time; save to `folder`."""
+    """Train for a time budget with a linear warm-up and a cosine decay over elapsed time; save to `folder`.
+
+    Weights already in `folder` are the start, so a second call trains on.
+    """
     torch.manual_seed(0)
-    model = build.autoencoder()
+    model = AutoencoderKL.from_pretrained(folder) if folder.exists() else build.autoencoder()
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=1e-4)
     generator = torch.Generator().manual_seed(0)
     started, step = time.monotonic(), 0
@@ -89,7 +92,7 @@ def round_trip(
     """Encode to the posterior mean, add noise of `noise` latent standard deviations, decode."""
     images = []
     for chunk in pictures.split(128):
-        latents = model.encode(to_unit(chunk)).latent_dist.mean
+        latents = posterior_means(model, chunk)
         latents = latents + noise * latents.std() * torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
         decoded = ((model.decode(latents).sample + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
         images.extend(Image.fromarray(array) for array in decoded.permute(0, 2, 3, 1).numpy())
@@ -105,7 +108,17 @@ def round_trip_success(
 
 
 @torch.no_grad()
+def posterior_means(model: AutoencoderKL, pictures: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n c h w"]:
+    """Latents as the encoder gives them, neither shifted nor scaled."""
+    return torch.cat([model.encode(to_unit(chunk)).latent_dist.mean for chunk in pictures.split(128)])
+
+
 def measure_latents(model: AutoencoderKL, pictures: UInt8[Tensor, "n h w c"]) -> tuple[float, float]:
     """Mean and standard deviation of all latent values: the config's shift_factor and 1 / scaling_factor."""
-    latents = torch.cat([model.encode(to_unit(chunk)).latent_dist.mean for chunk in pictures.split(128)])
+    latents = posterior_means(model, pictures)
     return latents.mean().item(), latents.std().item()
+
+
+def normalised_latents(model: AutoencoderKL, pictures: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n c h w"]:
+    """Latents of mean 0 and standard deviation 1: (z - shift_factor) * scaling_factor, as the pipeline expects them."""
+    return (posterior_means(model, pictures) - model.config.shift_factor) * model.config.scaling_factor

@@ -1,0 +1,157 @@
+"""What an advantage estimator may read and what it returns. One spelling for every method of both branches.
+
+Axis letters: n samples of the whole update batch (all processes), t tokens or trained denoising steps, m rewards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
+
+import torch
+from jaxtyping import Bool, Float, Int, Real
+from torch import Tensor
+
+from align.groups import check_ids
+
+BATCH_FIELDS = ("step", "batch_mean_reward")  # about the batch as a whole; every other field has one row per sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdvantageInputs:
+    """Everything that some estimator needs; each declares its own subset. Only the rewards are obligatory.
+
+    Attributes:
+        rewards: one per sample, any unit, higher is better, NaN = could not be scored; `[n, m]` for methods that
+            decompose.
+        group_ids: samples with equal ids answer the same prompt. Any integers, interleaved, groups of any size.
+        mask: 1 at positions that the policy produced and that are trained; holes (tool output) are allowed.
+        lengths: trained positions per sample; `mask.sum(1)` if None.
+        token_rewards: reward placed on positions.
+        logprobs: of the sampled tokens, in nats; each method says under which policy.
+        entropies: of the full next-token distribution, in nats.
+        token_logits: raw logit of the sampled token, before the temperature.
+        self_certainty: logsumexp(z) - mean(z) over the vocabulary.
+        values: a critic's value of the state before position t.
+        metric: any number per sample.
+        answers: canonical final answers; None = no answer found.
+        correct: whether the answer is right.
+        first_tool_pos: position of the first tool-call token, -1 = never.
+        rank_features: effective rank of the hidden states, its velocity and its acceleration.
+        token_ids: identity of the action at a position.
+        step_key: the same for denoising: id of the noise draw or tree node.
+        truncated: cut by a limit rather than ended.
+        seg_id: segment or reasoning step of a position, non-decreasing, -1 outside.
+        step_end: last position of each reasoning step.
+        turn_id: turn of a position, -1 outside.
+        turn_end: last position of each turn.
+        state_key: canonical key of the environment's state before each step, and after the last.
+        player: who played, in games with several players.
+        role: role of the agent.
+        agent: which agent.
+        done_reward_seq: reward of the clean image implied by the state after 0 .. t stochastic steps.
+        advantages: what a shaper shapes: the base stage's result.
+        step: number of the training step, for schedules.
+        batch_mean_reward: for schedules that follow the accuracy.
+    """
+
+    rewards: Real[Tensor, "n"] | Real[Tensor, "n m"]
+    group_ids: Int[Tensor, "n"] | None = None
+    mask: Real[Tensor, "n t"] | Bool[Tensor, "n t"] | None = None
+    lengths: Int[Tensor, "n"] | None = None
+    token_rewards: Float[Tensor, "n t"] | None = None
+    logprobs: Float[Tensor, "n t"] | None = None
+    entropies: Float[Tensor, "n t"] | None = None
+    token_logits: Float[Tensor, "n t"] | None = None
+    self_certainty: Float[Tensor, "n t"] | None = None
+    values: Float[Tensor, "n t"] | None = None
+    metric: Float[Tensor, "n"] | None = None
+    answers: Sequence[Hashable] | None = None
+    correct: Bool[Tensor, "n"] | None = None
+    first_tool_pos: Int[Tensor, "n"] | None = None
+    rank_features: Float[Tensor, "n 3"] | None = None
+    token_ids: Int[Tensor, "n t"] | None = None
+    step_key: Int[Tensor, "n t"] | None = None
+    truncated: Bool[Tensor, "n"] | None = None
+    seg_id: Int[Tensor, "n t"] | None = None
+    step_end: Bool[Tensor, "n t"] | None = None
+    turn_id: Int[Tensor, "n t"] | None = None
+    turn_end: Bool[Tensor, "n t"] | None = None
+    state_key: Int[Tensor, "n s"] | None = None
+    player: Int[Tensor, "n"] | None = None
+    role: Int[Tensor, "n"] | None = None
+    agent: Int[Tensor, "n"] | None = None
+    done_reward_seq: Float[Tensor, "n t1"] | None = None
+    advantages: Float[Tensor, "n"] | Float[Tensor, "n t"] | None = None
+    step: int | None = None
+    batch_mean_reward: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raise a ValueError that names the field, unless every per-sample field has one row per sample."""
+        if self.rewards.ndim not in (1, 2):
+            raise ValueError(f"rewards must have shape [n] or [n, m], found {list(self.rewards.shape)}.")
+        if self.group_ids is not None:
+            check_ids(self.group_ids)
+        for name, value in self._per_sample().items():
+            if len(value) != len(self):
+                raise ValueError(
+                    f"`{name}` has {len(value)} rows for {len(self)} rewards. "
+                    "Every input has one row per sample, in the same order; gather all of them or none."
+                )
+
+    def __len__(self) -> int:
+        return self.rewards.shape[0]
+
+    @property
+    def ids(self) -> Int[Tensor, "n"]:
+        """`group_ids` for a formula that requires them; inside an estimator they are dense (0, 1, ...)."""
+        if self.group_ids is None:
+            raise ValueError("`group_ids` is not given. Say which samples answer the same prompt: equal integer ids.")
+        return self.group_ids
+
+    def given(self) -> tuple[str, ...]:
+        """Names of the fields that are not None."""
+        return tuple(item.name for item in fields(self) if getattr(self, item.name) is not None)
+
+    def select(self, rows: Int[Tensor, "r"]) -> Self:
+        """Rows (int64 positions), in that order, of every per-sample field."""
+        return self._each(lambda value: value[rows] if isinstance(value, Tensor) else [value[i] for i in rows.tolist()])
+
+    def exact(self) -> Self:
+        """The same numbers in float64 and without gradient, the rewards too if they are integers."""
+        inputs = replace(self, rewards=self.rewards.double())
+        return inputs._each(
+            lambda value: value.detach().double() if isinstance(value, Tensor) and value.is_floating_point() else value
+        )
+
+    def _per_sample(self) -> dict[str, Tensor | Sequence[Hashable]]:
+        return {name: getattr(self, name) for name in self.given() if name not in BATCH_FIELDS}
+
+    def _each(self, change: Callable[[Any], Any]) -> Self:  # Any: tensors and, for `answers`, sequences
+        return replace(self, **{name: change(value) for name, value in self._per_sample().items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdvantageResult:
+    """What an estimator makes of the inputs.
+
+    Attributes:
+        advantages: float32, one per sample, or one per sample and position; zero outside the mask, never NaN or
+            infinite.
+        aux: what else the method produces, one row per sample in each tensor; 0 where a sample could not be scored.
+        stats: scalars for the log.
+        state: what a stateful method must be given at its next call, and what a checkpoint must hold.
+    """
+
+    advantages: Float[Tensor, "n"] | Float[Tensor, "n t"]
+    aux: Mapping[str, Tensor] = field(default_factory=dict)
+    stats: Mapping[str, float] = field(default_factory=dict)
+    state: Mapping[str, Tensor | int | float | str] = field(default_factory=dict)
+
+
+def on_all_rows(part: Tensor, rows: Int[Tensor, "r"], n: int) -> Tensor:
+    """Rows of `part` put back to their places among `n`; zero elsewhere."""
+    whole = torch.zeros((n, *part.shape[1:]), dtype=part.dtype, device=part.device)
+    whole[rows] = part
+    return whole

@@ -1,0 +1,157 @@
+"""Every estimator says here what it needs and what it is; `estimator` is the decorator that registers it.
+
+An estimator is a file of this package with one decorated function that contains nothing but its formula:
+
+    @estimator(Rloo, requires=("group_ids",))
+    def rloo(inputs: AdvantageInputs, options: Rloo) -> Float[Tensor, "n"]: ...
+
+The settings dataclass (`align/config/pipeline.py`) is the registration: its `kind` is the name, its fields are the
+options and its defaults are the only defaults. The function sees scorable rows only, float64, dense ids, no gradient
+(`rules.py`), and may return advantages or a whole `AdvantageResult`; a stateful one takes the state as a third
+argument.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeAlias
+
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+import align.advantages
+from align.advantages.inputs import AdvantageInputs, AdvantageResult
+from align.errors import did_you_mean
+from align.groups import Scope
+
+Options: TypeAlias = Any  # one frozen dataclass per estimator; they have nothing in common but `kind`
+Function: TypeAlias = Callable[..., Tensor | AdvantageResult]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimator:
+    """A registered estimator: its declaration, its settings and its formula.
+
+    Attributes:
+        options_type: frozen dataclass of the settings.
+        function: (inputs, options) -> advantages or result; (inputs, options, state) if stateful.
+        requires: fields of `AdvantageInputs` that must be given, beside the rewards.
+        scope: `group` means that a group's result depends on that group only; `batch` needs all processes' rows. A
+            function of the options where they decide.
+        granularity: one advantage per sample, or one per sample and position.
+        stateful: whether a result depends on earlier calls.
+        min_group: scorable members below which a group is a singleton.
+        modality: what it is defined for.
+        stage: `base` makes advantages from rewards, a `shaper` changes them, `loss` and `rollout` act elsewhere.
+        exact_zero: rule C1: equal rewards in a group give exactly 0.
+        decomposes: accepts rewards `[n, m]`.
+    """
+
+    options_type: type[Options]
+    function: Function
+    requires: tuple[str, ...]
+    scope: Scope | Callable[[Options], Scope] = "group"
+    granularity: Literal["sample", "token"] = "sample"
+    stateful: bool = False
+    min_group: int = 2
+    modality: Literal["both", "sequence", "image"] = "both"
+    stage: Literal["base", "shaper", "loss", "rollout"] = "base"
+    exact_zero: bool = True
+    decomposes: bool = False
+
+    @property
+    def kind(self) -> str:
+        """Name under which it is found: the settings' `kind`."""
+        return self.options_type.kind
+
+    def scope_of(self, options: Options) -> Scope:
+        """`group` or `batch` under these options."""
+        return self.scope(options) if callable(self.scope) else self.scope
+
+    def option_names(self) -> tuple[str, ...]:
+        """Names of the options, without `kind`."""
+        return tuple(item.name for item in fields(self.options_type) if item.name != "kind")
+
+
+_REGISTERED: dict[str, Estimator] = {}
+
+
+def estimator(
+    options_type: type[Options], *, requires: tuple[str, ...] = (), **declaration: Any
+) -> Callable[[Function], Function]:
+    """Register the decorated function under the `kind` of its settings. `declaration`: further fields of
+    `Estimator`."""
+
+    def register(function: Function) -> Function:
+        entry = Estimator(options_type=options_type, function=function, requires=requires, **declaration)
+        _refuse_what_cannot_be(entry)
+        _REGISTERED[entry.kind] = entry
+        return function
+
+    return register
+
+
+def available() -> tuple[str, ...]:
+    """Every registered kind, sorted."""
+    _import_estimators()
+    return tuple(sorted(_REGISTERED))
+
+
+def find(kind: str) -> Estimator:
+    """The estimator of that kind.
+
+    Raises:
+        ValueError: there is none; names the nearest and all.
+    """
+    kinds = available()
+    if kind not in kinds:
+        raise ValueError(f"no advantage estimator {kind!r}.{did_you_mean(kind, kinds)} Available: {', '.join(kinds)}.")
+    return _REGISTERED[kind]
+
+
+def make_options(entry: Estimator, given: dict[str, Any]) -> Options:
+    """The estimator's settings with its defaults where nothing is given.
+
+    Raises:
+        ValueError: an option is unknown or has a value of the wrong type.
+    """
+    known = entry.option_names()
+    for name in given:
+        if name not in known:
+            raise ValueError(
+                f"`{name}` is not an option of {entry.kind}.{did_you_mean(name, known)} Options: {', '.join(known)}."
+            )
+    try:
+        return _adapter(entry.options_type).validate_python(given)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"`{'.'.join(map(str, e['loc']))}`: {e['msg']}, found {e['input']!r}" for e in error.errors()
+        )
+        raise ValueError(f"options of {entry.kind}: {problems}.") from None
+
+
+@functools.cache
+def _adapter(options_type: type[Options]) -> TypeAdapter[Options]:
+    return TypeAdapter(options_type)
+
+
+@functools.cache
+def _import_estimators() -> None:
+    """A file in this package is enough to add an estimator; nobody keeps a list."""
+    for module in pkgutil.walk_packages(align.advantages.__path__, "align.advantages."):
+        importlib.import_module(module.name)
+
+
+def _refuse_what_cannot_be(entry: Estimator) -> None:
+    """Mistakes of an estimator's author, found at import."""
+    unknown = set(entry.requires) - {item.name for item in fields(AdvantageInputs)}
+    if unknown:
+        raise TypeError(f"{entry.kind} requires {sorted(unknown)}, which AdvantageInputs does not have.")
+    if entry.kind in _REGISTERED and _REGISTERED[entry.kind].function.__module__ != entry.function.__module__:
+        raise TypeError(
+            f"two estimators are called {entry.kind!r}: {_REGISTERED[entry.kind].function.__module__} has it."
+        )

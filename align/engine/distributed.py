@@ -1,0 +1,122 @@
+"""Processes: who we are, and the few collective operations the suite needs. One process needs no process group.
+
+Rows and objects come back rank-major, the same on every process. Integers stay integers, and processes may have
+different numbers of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+T = TypeVar("T")
+
+
+def start_accelerator(mixed_precision: str = "no", *, find_unused_parameters: bool = False) -> Accelerator:
+    """The Accelerator of a run: autocast, device and process group, from the environment that the launcher set.
+
+    Buffers are not broadcast in each forward pass: that would be a collective in every pass, and processes may run
+    different numbers of passes.
+
+    Args:
+        mixed_precision: "no", "bf16" or "fp16".
+        find_unused_parameters: for a network of which some trained weights get no gradient in some passes.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    data_parallel = DistributedDataParallelKwargs(
+        broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=find_unused_parameters
+    )
+    return Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[data_parallel])
+
+
+class Processes:
+    """The processes of a run, as one of them sees the others.
+
+    Attributes:
+        rank: number of this process, 0 .. world - 1.
+        world: number of processes.
+        device: where this process computes.
+
+    Args:
+        accelerator: its process group; None means a single process on the CPU.
+    """
+
+    def __init__(self, accelerator: Accelerator | None = None) -> None:
+        self.rank = accelerator.process_index if accelerator else 0
+        self.world = accelerator.num_processes if accelerator else 1
+        self.device = accelerator.device if accelerator else torch.device("cpu")
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is process 0, which writes and prints."""
+        return self.rank == 0
+
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        """Rows of all processes, rank-major; dtype and device as given.
+
+        Args:
+            rows: [n, ...]; n may differ between processes, the other axes and the dtype may not.
+        """
+        if self.world == 1:
+            return rows
+        # Gloo and NCCL do not both carry bool; bytes arrive everywhere.
+        sent = rows.to(self.device, torch.uint8 if rows.dtype == torch.bool else rows.dtype)
+        counts = [int(count) for count in self.gather_objects(len(sent))]
+        padded = sent.new_zeros(max(counts), *sent.shape[1:])
+        padded[: len(sent)] = sent
+        received = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(received, padded)
+        parts = [part[:count] for part, count in zip(received, counts, strict=True)]
+        return torch.cat(parts).to(rows.device, rows.dtype)
+
+    def gather_objects(self, value: T) -> list[T]:
+        """One value per process, in order of rank. For small Python objects."""
+        if self.world == 1:
+            return [value]
+        received: list[T | None] = [None] * self.world
+        dist.all_gather_object(received, value)
+        return received  # type: ignore[return-value]  # every entry has been filled
+
+    def from_main(self, value: T) -> T:
+        """The value that the main process has; what the others pass is ignored."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def mean_of(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        """Means over all processes from each one's (sum, count); a name may be absent on some. Count 0 gives NaN."""
+        return merge_means(self.gather_objects(dict(sums)))
+
+    def all_true(self, flag: bool) -> bool:
+        """Whether the flag is set on every process."""
+        return all(self.gather_objects(bool(flag)))
+
+    def any_true(self, flag: bool) -> bool:
+        """Whether the flag is set on at least one process."""
+        return any(self.gather_objects(bool(flag)))
+
+    def barrier(self) -> None:
+        """Wait for every process."""
+        if self.world > 1:
+            dist.barrier()
+
+
+def merge_means(parts: list[dict[str, tuple[float, float]]]) -> dict[str, float]:
+    """Mean of each name over parts of (sum, count): sum of the sums / sum of the counts."""
+    totals: dict[str, tuple[float, float]] = {}
+    for part in parts:
+        for name, (value, count) in part.items():
+            total, number = totals.get(name, (0.0, 0.0))
+            totals[name] = (total + value, number + count)
+    return {name: total / count if count else float("nan") for name, (total, count) in totals.items()}

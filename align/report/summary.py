@@ -1,0 +1,188 @@
+"""The numbers of a run that a person asks for first. Pure: a `Run` in, numbers and sentences out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from align.report import words
+from align.report.gains import ALL, Gain, gains
+from align.report.read import Run
+
+REST = "everything else"  # time of a step that belongs to no stage
+# Metrics that count mishaps: what is counted, and the rest of the sentence.
+COUNTED = {
+    "unscored": ("sample", "could not be scored and had no part in the training; the log says why."),
+    "skipped_updates": (
+        "update",
+        "left out because of a gradient that was not finite: lower the learning rate or train in float32.",
+    ),
+    "checkpoint_failed": ("checkpoint", "could not be written; the one before survived. Is the disk full?"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of a step: mean seconds per step, and its share of the step (NaN for stages apart from it)."""
+
+    name: str
+    seconds: float
+    share: float
+    needed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """A run in numbers; NaN and empty where the folder does not say.
+
+    Attributes:
+        steps: steps with metrics.
+        samples: pictures (or texts) that the steps have sampled and scored.
+        seconds: of all steps together, without evaluation and checkpoints.
+        reward: first and last mean training reward.
+        gains: held-out rewards before and after, over all rows and per class of prompts.
+        stages: where a step's time goes, longest first, then what is apart from the step.
+        overhead: share of the steps' time outside model forward, backward, decode and reward.
+        problems: sentences; empty if there were none.
+    """
+
+    title: str
+    steps: int
+    samples: int
+    seconds: float
+    reward: tuple[float, float]
+    gains: tuple[Gain, ...]
+    stages: tuple[Stage, ...]
+    overhead: float
+    problems: tuple[str, ...]
+
+    @property
+    def overall(self) -> tuple[Gain, ...]:
+        """Gains over all held-out rows, one per reward."""
+        return tuple(gain for gain in self.gains if gain.group == ALL)
+
+    @property
+    def headline(self) -> Gain | None:
+        """The gain to quote: a success rate if there is one, otherwise the first reward's."""
+        return next((gain for gain in self.overall if gain.is_rate), next(iter(self.overall), None))
+
+
+def summarise(run: Run) -> Summary:
+    """All numbers of a run."""
+    stages, seconds, overhead = stage_times(run.metrics)
+    _, rewards = run.series("reward")
+    compared: tuple[Gain, ...] = ()
+    if len(run.evaluations) > 1:
+        compared = tuple(gains(run.evaluations[0], run.evaluations[-1]))
+    return Summary(
+        title=run.folder.resolve().name,
+        steps=len(run.metrics),
+        samples=len(run.metrics) * samples_per_step(run.config),
+        seconds=seconds,
+        reward=(rewards[0], rewards[-1]) if rewards else (math.nan, math.nan),
+        gains=compared,
+        stages=stages,
+        overhead=overhead,
+        problems=tuple(problems(run, compared)),
+    )
+
+
+def stage_times(metrics: Sequence[Mapping[str, float]]) -> tuple[tuple[Stage, ...], float, float]:
+    """Mean time per stage, total time of the steps, and the overhead share.
+
+    The share is one of sums, not a mean of shares: a slow step weighs as much as it lasted.
+    """
+    from align.engine.timers import APART, MODEL_WORK, overhead_share
+
+    timed = [row for row in metrics if row.get("time/step", 0.0) > 0.0]
+    if not timed:
+        return (), math.nan, math.nan
+    names = dict.fromkeys(key for row in timed for key in row if key.startswith("time/"))
+    sums = {name.removeprefix("time/"): sum(row.get(name, 0.0) for row in timed) for name in names}
+    total = sums["step"]
+    inside = {name: value for name, value in sums.items() if name not in (*APART, "step")}
+    inside[REST] = max(0.0, total - sum(inside.values()))
+    stages = [
+        Stage(name=name, seconds=value / len(timed), share=value / total, needed=name in MODEL_WORK)
+        for name, value in sorted(inside.items(), key=lambda item: -item[1])
+    ]
+    stages += [
+        Stage(name=name, seconds=sums[name] / len(timed), share=math.nan, needed=False)
+        for name in APART
+        if name in sums
+    ]
+    return tuple(stages), total, max(0.0, overhead_share(sums))
+
+
+def samples_per_step(config: Mapping[str, object]) -> int:
+    """Samples of one step over all processes, 0 if the config does not say."""
+    rollout = config.get("rollout")
+    if not isinstance(rollout, Mapping):
+        return 0
+    prompts, group = rollout.get("prompts_per_step"), rollout.get("group_size")
+    return prompts * group if isinstance(prompts, int) and isinstance(group, int) else 0
+
+
+def problems(run: Run, compared: Sequence[Gain]) -> list[str]:
+    """What went wrong or looks wrong, in sentences with what to do."""
+    found = []
+    for name, (noun, sentence) in COUNTED.items():
+        count = round(sum(run.series(name)[1]))
+        if count:
+            found.append(f"{words.plural(count, noun)} {sentence}")
+    for name, count in run.not_finite.items():
+        found.append(f"{name} was not a finite number in {words.plural(count, 'step')}.")
+    for gain in (gain for gain in compared if gain.difference.high < 0):
+        found.append(f"Held-out {gain.reward} of the class “{gain.group}” got worse: {words.change(gain)}.")
+    return found + list(run.notes)
+
+
+def sentences(run: Run, summary: Summary) -> list[str]:
+    """The paragraph at the top of the page: what was trained, how long, and what came of it."""
+    if not summary.steps:
+        return ["No step has finished yet."]
+    trained = _trained(run.config)
+    cost = f" in {words.duration(summary.seconds)}" if math.isfinite(summary.seconds) else ""
+    made = f": {words.plural(summary.samples, 'picture')}{cost}" if summary.samples else cost
+    found = [f"{trained} for {words.plural(summary.steps, 'step')}{made}."]
+    gain = summary.headline
+    if gain is not None:
+        rows = run.evaluations[-1].rows
+        prompts = words.plural(len({row.prompt for row in rows}), "held-out prompt")
+        seeds = words.plural(len({row.seed for row in rows}), "seed")
+        found.append(
+            f"On {prompts} with {seeds} each, {gain.reward} went from "
+            f"{words.level(gain.before.mean, gain)} to {words.level(gain.after.mean, gain)}: {words.change(gain)}."
+        )
+    elif all(math.isfinite(value) for value in summary.reward):
+        first, last = summary.reward
+        moved = (
+            f"was {words.number(last)}"
+            if summary.steps == 1
+            else f"went from {words.number(first)} to {words.number(last)}"
+        )
+        found.append(f"The training reward {moved}. There is no held-out comparison yet.")
+    return found
+
+
+def _trained(config: Mapping[str, object]) -> str:
+    """ "AWM trained builtin:tiny on shapes", as far as the config says."""
+    method = _name(config, "algorithm", "kind", "The run").upper() if "algorithm" in config else "The run"
+    model = _name(config, "model", "path", "its model")
+    rewards = trained_rewards(config)
+    return f"{method} trained {model}" + (f" on the reward {' + '.join(rewards)}" if rewards else "")
+
+
+def trained_rewards(config: Mapping[str, object]) -> list[str]:
+    """Names of the rewards whose weight is not 0."""
+    entries = config.get("rewards")
+    if not isinstance(entries, Sequence) or isinstance(entries, str):
+        return []
+    weighted = [entry for entry in entries if isinstance(entry, Mapping) and entry.get("weight", 1.0)]
+    return [str(entry.get("name") or str(entry.get("function", "")).rsplit(":", 1)[-1]) for entry in weighted]
+
+
+def _name(config: Mapping[str, object], section: str, key: str, default: str) -> str:
+    value = config.get(section)
+    return str(value.get(key, default)) if isinstance(value, Mapping) else default

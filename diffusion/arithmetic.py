@@ -1,0 +1,100 @@
+"""How many: samples, batches, updates, network evaluations. Whole numbers only; torch-free. The plan, the checks and the run use it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import singledispatch
+from typing import Any
+
+from align.config.shared import TrainingConfig
+from diffusion.config import AwmConfig, DiffusionRun, EvaluationConfig, RolloutConfig
+
+
+def samples_per_step(rollout: RolloutConfig) -> int:
+    """N = prompts_per_step * group_size: pictures of a step, over all processes."""
+    return rollout.prompts_per_step * rollout.group_size
+
+
+def process_slice(rows: int, rank: int, world: int) -> tuple[int, int]:
+    """[start, end) of the contiguous part of `rows` that process `rank` of `world` works on; parts differ by at most one row."""
+    return rows * rank // world, rows * (rank + 1) // world
+
+
+def rows_per_update(config: DiffusionRun, processes: int) -> tuple[int, int]:
+    """Fewest and most samples that a process has in one optimiser update; equal when the processes divide the update."""
+    chunk = samples_per_step(config.rollout) // config.training.updates_per_rollout
+    sizes = [end - start for start, end in (process_slice(chunk, rank, processes) for rank in range(processes))]
+    return min(sizes), max(sizes)
+
+
+def batches(rows: int, size: int) -> int:
+    """Runs of at most `size` rows."""
+    return -(-rows // size)
+
+
+def times_with_interval(steps: int, every: int) -> int:
+    """How often something happens that happens before the first step, after each `every`-th and after the last; 0 = only the ends."""
+    inside = steps // every if every else 0
+    return 1 + inside + (0 if every and steps % every == 0 else 1)
+
+
+def evaluations_of(config: DiffusionRun) -> int:
+    """Held-out evaluations of a run, the ones before and after included; 0 without held-out prompts."""
+    return 0 if config.prompts.heldout is None else times_with_interval(config.training.steps, config.evaluation.every)
+
+
+def strips_of(config: DiffusionRun) -> int:
+    """How often the progress strip is drawn, before the first step and after the last included; 0 = never."""
+    settings: EvaluationConfig = config.evaluation
+    drawn = config.prompts.heldout is not None and settings.strip_every and settings.strip_prompts
+    return times_with_interval(config.training.steps, settings.strip_every) if drawn else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passes:
+    """Network evaluations for one picture of a step.
+
+    Attributes:
+        label: what for.
+        count: evaluations; a forward and backward pass counts as three.
+        note: how it comes about.
+    """
+
+    label: str
+    count: Fraction
+    note: str
+
+
+def guidance_factor(guidance_scale: float) -> int:
+    """Network calls per velocity: classifier-free guidance needs a second one."""
+    return 1 if guidance_scale == 1.0 else 2
+
+
+def rollout_passes(rollout: RolloutConfig) -> Passes:
+    """Network evaluations that sample one picture."""
+    factor = guidance_factor(rollout.guidance_scale)
+    note = f"{rollout.num_inference_steps} steps" + (" x 2 for guidance" if factor == 2 else ", no guidance")
+    return Passes(label="rollout", count=Fraction(rollout.num_inference_steps * factor), note=note)
+
+
+@singledispatch
+def training_passes(algorithm: Any, rollout: RolloutConfig, training: TrainingConfig) -> tuple[Passes, ...]:
+    """Network evaluations that train on one picture once (`Any`: the members of `Algorithm`)."""
+    raise TypeError(f"no cost is known for {type(algorithm).__name__}")
+
+
+@training_passes.register
+def _(algorithm: AwmConfig, rollout: RolloutConfig, training: TrainingConfig) -> tuple[Passes, ...]:
+    draws = algorithm.times.draws * guidance_factor(rollout.guidance_scale)
+    updates = training.updates_per_rollout
+    late = Fraction(1) if algorithm.off_policy else Fraction(updates - 1, updates)
+    passes = [Passes(label="training", count=Fraction(3 * draws), note=f"{draws} times, forward 1 + backward 2")]
+    if algorithm.kl_beta > 0:
+        passes.append(Passes(label="base model", count=Fraction(draws), note="for kl_beta; 0 saves it"))
+    if algorithm.lagged is not None and algorithm.lagged.kl_beta > 0:
+        passes.append(Passes(label="lagged policy", count=Fraction(draws), note="for lagged.kl_beta; 0 saves it"))
+    if late:
+        note = "off-policy: likelihood under the lagged policy" if algorithm.off_policy else "samples of later updates"
+        passes.append(Passes(label="old likelihood", count=draws * late, note=note))
+    return tuple(passes)

@@ -1,0 +1,241 @@
+"""Held-out evaluation: the same prompts and seeds at every step of every run, so that any two evaluations are paired row by row.
+
+Noise is keyed by (prompt row, seed) alone: neither the run's seed, nor the step, nor the batch, nor the number of processes is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from align.statistics import Interval, bootstrap_mean_interval, paired_bootstrap_interval
+from align.types import Samples
+from diffusion.config import EvaluationConfig, OdeSampler
+from diffusion.models.base import DiffusionModel
+from diffusion.prompts import PromptSet
+from diffusion.rollout import SamplerSettings, roll_out
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from align.engine.distributed import Processes
+    from align.rewards.scorer import Scorer
+
+SEEDS = 2**20
+"""Row numbers of the noise are prompt row * SEEDS + seed."""
+
+ALL = "all"
+"""The class of prompts whose file has no column `class`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedRow:
+    """One picture: which prompt and seed, and what the rewards say.
+
+    Attributes:
+        number: place in the evaluation, the same in each.
+        rewards: by name; None where unscored.
+    """
+
+    number: int
+    prompt: str
+    group: str
+    seed: int
+    rewards: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """All rows of an evaluation and the pictures that are kept.
+
+    Attributes:
+        step: finished training steps.
+        weights: "ema" or "raw".
+        rows: in order of `number`.
+        images: pictures of the first rows.
+    """
+
+    step: int
+    weights: str
+    rows: Sequence[EvaluatedRow]
+    images: Sequence[Image] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The rewards."""
+        return tuple(self.rows[0].rewards)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes of prompts, in order of appearance."""
+        return tuple(dict.fromkeys(row.group for row in self.rows))
+
+    def mean(self, name: str, group: str | None = None) -> Interval | None:
+        """Mean of a reward with its interval, of all rows or of one class; None where nothing was scored.
+
+        Prompts are drawn, not pictures: pictures of one prompt resemble each other.
+        """
+        rows = [row for row in self.rows if group in (None, row.group) and row.rewards[name] is not None]
+        if not rows:
+            return None
+        return bootstrap_mean_interval([row.rewards[name] for row in rows], clusters=[row.prompt for row in rows])
+
+    def metrics(self) -> dict[str, float]:
+        """`eval/<reward>/mean` and `eval/<reward>/<class>`, without intervals."""
+        metrics = {}
+        for name in self.names:
+            for key, group in [("mean", None), *((group, group) for group in self.classes)]:
+                scored = [
+                    row.rewards[name] for row in self.rows if group in (None, row.group) and row.rewards[name] is not None
+                ]
+                if scored:
+                    metrics[f"eval/{name}/{key}"] = sum(scored) / len(scored)
+        return metrics
+
+    def as_json(self) -> dict:
+        """The record of `evaluations/step_XXXXXX.json`."""
+        return {
+            "step": self.step,
+            "weights": self.weights,
+            "rewards": self._intervals(None),
+            "classes": {group: self._intervals(group) for group in self.classes},
+            "rows": [
+                {"prompt": row.prompt, "class": row.group, "seed": row.seed, "rewards": dict(row.rewards)}
+                for row in self.rows
+            ],
+        }
+
+    def _intervals(self, group: str | None) -> dict[str, dict[str, float]]:
+        intervals = {name: self.mean(name, group) for name in self.names}
+        return {name: value._asdict() for name, value in intervals.items() if value is not None}
+
+
+def gain(before: Evaluation, after: Evaluation, name: str, group: str | None = None) -> Interval | None:
+    """Mean gain of a reward over the same prompts and seeds, with its paired interval; None where no pair was scored.
+
+    Raises:
+        ValueError: the evaluations are of other prompts or seeds.
+    """
+    if [(row.prompt, row.seed) for row in before.rows] != [(row.prompt, row.seed) for row in after.rows]:
+        raise ValueError("expected two evaluations of the same prompts and seeds, in the same order; found different rows.")
+    pairs = [
+        (old.rewards[name], new.rewards[name], old.prompt)
+        for old, new in zip(before.rows, after.rows, strict=True)
+        if group in (None, old.group) and None not in (old.rewards[name], new.rewards[name])
+    ]
+    if not pairs:
+        return None
+    olds, news, prompts = zip(*pairs, strict=True)
+    return paired_bootstrap_interval(olds, news, clusters=prompts)
+
+
+def classes_of(prompts: PromptSet) -> list[str]:
+    """The class of each prompt."""
+    return [str(name) if name is not None else ALL for name in prompts.columns.get("class", [None] * len(prompts))]
+
+
+def spread_over_classes(prompts: PromptSet) -> list[int]:
+    """All prompt rows, taking the classes in turn, so that the first few rows show every class."""
+    turn: dict[str, int] = {}
+    order = []
+    for row, group in enumerate(classes_of(prompts)):
+        turn[group] = turn.get(group, 0) + 1
+        order.append((turn[group], row))
+    return [row for _, row in sorted(order)]
+
+
+class Evaluator:
+    """Draws and scores held-out pictures.
+
+    Args:
+        config: the evaluation's settings.
+        model: the model family.
+        prompts: the held-out prompts.
+        scorer: runs the rewards.
+        processes: who shares the work.
+        timer: `timer(stage)` is a context manager.
+        resolution: pixels, as in training.
+        batch_size: pictures drawn at once.
+    """
+
+    def __init__(
+        self,
+        config: EvaluationConfig,
+        *,
+        model: DiffusionModel,
+        prompts: PromptSet,
+        scorer: Scorer,
+        processes: Processes,
+        timer: Callable,
+        resolution: int | None = None,
+        batch_size: int = 32,
+    ) -> None:
+        self._model, self._prompts, self._scorer = model, prompts, scorer
+        self._processes, self._timer = processes, timer
+        self._classes = classes_of(prompts)
+        self._order = spread_over_classes(prompts)
+        self._seeds = config.seeds
+        self._strip = self._order[: config.strip_prompts]
+        self._settings = SamplerSettings(
+            sampler=OdeSampler(),
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
+            resolution=resolution,
+            batch_size=batch_size,
+        )
+
+    def evaluate(self, step: int, network: nn.Module, weights: str, pictures: int = 0) -> Evaluation:
+        """All held-out prompts, each with every seed; the first rows show every class, one seed after the other.
+
+        Args:
+            step: finished training steps, for the record.
+            network: the denoiser with the weights to evaluate in it.
+            weights: their name, "ema" or "raw".
+            pictures: how many of the first rows keep their picture.
+        """
+        wanted = [(row, seed) for seed in range(self._seeds) for row in self._order]
+        return self._draw(step, network, weights, wanted, pictures)
+
+    def strip(self, step: int, network: nn.Module, weights: str) -> Evaluation:
+        """The same few prompts with seed 0: one column of the progress strip."""
+        return self._draw(step, network, weights, [(row, 0) for row in self._strip], len(self._strip))
+
+    def _draw(
+        self, step: int, network: nn.Module, weights: str, wanted: Sequence[tuple[int, int]], pictures: int
+    ) -> Evaluation:
+        """Share the rows over the processes, draw and score them, and bring everything together in order."""
+        own = list(range(self._processes.rank, len(wanted), self._processes.world))
+        found = self._draw_own([wanted[number] for number in own], own, network) if own else []
+        kept = [(row, image if row.number < pictures else None) for row, image in found]
+        everything = sorted(sum(self._processes.gather_objects(kept), []), key=lambda pair: pair[0].number)
+        images = [image for _, image in everything if image is not None]
+        return Evaluation(step=step, weights=weights, rows=[row for row, _ in everything], images=images)
+
+    def _draw_own(
+        self, wanted: Sequence[tuple[int, int]], numbers: Sequence[int], network: nn.Module
+    ) -> list[tuple[EvaluatedRow, Image]]:
+        rows = torch.tensor([row for row, _ in wanted])
+        index = rows * SEEDS + torch.tensor([seed for _, seed in wanted])
+        distinct, prompt_rows = rows.unique(return_inverse=True)
+        conditioning = self._model.encode(self._prompts.select(distinct.tolist()).prompts)
+        drawn = roll_out(
+            self._model, network, conditioning, prompt_rows, index, self._settings, self._timer, "evaluation"
+        )
+        images = [image for batch in drawn for image in batch.images]
+        prompts = self._prompts.select(rows.tolist())
+        samples = Samples(
+            index=index, group_ids=rows, prompts=prompts.prompts, columns=prompts.columns, images=images
+        )
+        table = self._scorer.score(samples)
+        found = []
+        for place, (number, (row, seed), values) in enumerate(zip(numbers, wanted, table.values.tolist(), strict=True)):
+            rewards = {name: None if value != value else value for name, value in zip(table.names, values, strict=True)}
+            evaluated = EvaluatedRow(
+                number=number, prompt=prompts.prompts[place], group=self._classes[row], seed=seed, rewards=rewards
+            )
+            found.append((evaluated, images[place]))
+        return found

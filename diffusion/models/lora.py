@@ -1,0 +1,41 @@
+"""LoRA weights in the file format of diffusers: one safetensors file, rank and alpha in its header."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from align.engine.adapters import Policy
+
+FILE = "pytorch_lora_weights.safetensors"
+_PART = "transformer"  # the pipeline's component that the adapter belongs to
+
+
+def save_lora(policy: Policy, folder: Path) -> Path:
+    """Write the adapter for `pipe.load_lora_weights(folder)`.
+
+    Rank, alpha and the adapted layers go into the header; without them a reader takes alpha = rank.
+
+    Args:
+        policy: a policy made by `Policy.lora`, with the weights to save in it.
+        folder: an existing folder.
+    """
+    from safetensors.torch import save_file
+
+    (config,) = policy.module.peft_config.values()
+    tensors = {name: weight.float().cpu().contiguous() for name, weight in policy.state_dict().items()}
+    settings = {
+        "r": config.r,
+        "lora_alpha": config.lora_alpha,
+        "target_modules": sorted({name.rsplit(".lora_", 1)[0] for name in tensors}),
+    }
+    header = json.dumps({f"{_PART}.{key}": value for key, value in settings.items()})
+    path = folder / FILE
+    save_file(
+        {f"{_PART}.{name}": tensor for name, tensor in tensors.items()},
+        path,
+        metadata={"format": "pt", "lora_adapter_metadata": header},
+    )
+    return path
