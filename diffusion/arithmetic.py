@@ -1,4 +1,7 @@
-"""How many: samples, batches, updates, network evaluations. Whole numbers only; torch-free. The plan, the checks and the run use it."""
+"""How many: samples, batches, updates, network evaluations. The plan, the checks and the run use it.
+
+Whole numbers only; torch-free.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ def samples_per_step(rollout: RolloutConfig) -> int:
 
 
 def process_slice(rows: int, rank: int, world: int) -> tuple[int, int]:
-    """[start, end) of the contiguous part of `rows` that process `rank` of `world` works on; parts differ by at most one row."""
+    """[start, end) of the contiguous part of `rows` for process `rank` of `world`; parts differ by at most one row."""
     return rows * rank // world, rows * (rank + 1) // world
 
 
 def rows_per_update(config: DiffusionRun, processes: int) -> tuple[int, int]:
-    """Fewest and most samples that a process has in one optimiser update; equal when the processes divide the update."""
+    """Fewest and most samples of a process in one optimiser update; equal when the processes divide the update."""
     chunk = samples_per_step(config.rollout) // config.training.updates_per_rollout
     sizes = [end - start for start, end in (process_slice(chunk, rank, processes) for rank in range(processes))]
     return min(sizes), max(sizes)
@@ -34,7 +37,7 @@ def batches(rows: int, size: int) -> int:
 
 
 def times_with_interval(steps: int, every: int) -> int:
-    """How often something happens that happens before the first step, after each `every`-th and after the last; 0 = only the ends."""
+    """How often something is done before the first step, after each `every`-th (0 = none) and after the last one."""
     inside = steps // every if every else 0
     return 1 + inside + (0 if every and steps % every == 0 else 1)
 

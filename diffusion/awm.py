@@ -92,10 +92,10 @@ class Awm:
 
     def loss(self, micro: DiffusionBatch) -> LossOutput:
         """Policy term and both velocity differences of a micro-batch, means over samples and times."""
-        probe = self._probe(micro)
+        with self._timer("noise"):
+            probe = self._probe(micro)
         pulls = self._pulls(probe, micro)
-        with self._timer("forward"):
-            velocity = self._velocity(self._policy.network, probe, micro)
+        velocity = self._velocity(self._policy.network, probe, micro)
         error = matching_error(velocity, probe.clean, probe.noise).view_as(probe.times)
         log_probs = self._log_probs(error, probe)
         advantages = micro.signal.advantages.to(log_probs) * self._advantage_scale
@@ -108,14 +108,14 @@ class Awm:
             distance = velocity_kl(velocity, other, probe.times.flatten(), self.config.kl_weighting).mean()
             loss = loss + beta * distance
             metrics[name] = distance.detach()
-        return LossOutput(loss=loss, count=len(micro), metrics={"loss": loss.detach(), **metrics})
+        return LossOutput(loss=loss, count=len(micro), metrics=metrics)
 
     def after_step(self, step: int) -> Mapping[str, float]:
-        """Let the lagged policy follow: target <- d target + (1 - d) current, d from the number of finished steps."""
+        """Let the lagged policy follow: target <- d target + (1 - d) current, with d from the number of the step just done (1, 2, ...)."""
         lagged = self.config.lagged
         if lagged is None:
             return {}
-        decay = min(lagged.max_decay, lagged.decay_per_step * (step + 1))
+        decay = min(lagged.max_decay, lagged.decay_per_step * step)
         current = self._policy.state_dict()
         with torch.no_grad():
             for name, target in self._lagged.items():
@@ -179,13 +179,12 @@ class Awm:
         """Metric name -> (weight, velocity) of each policy that the trained one is pulled to; a weight of 0 saves the pass."""
         pulls: dict[str, tuple[float, Tensor]] = {}
         lagged = self.config.lagged
-        with torch.no_grad(), self._timer("forward"):
-            if self.config.kl_beta > 0:
-                with self._policy.reference():
-                    pulls["kl"] = (self.config.kl_beta, self._velocity(self._policy.module, probe, micro))
-            if lagged is not None and lagged.kl_beta > 0:
-                with self._policy.swapped(self._lagged):
-                    pulls["kl_lagged"] = (lagged.kl_beta, self._velocity(self._policy.module, probe, micro))
+        if self.config.kl_beta > 0:
+            with self._policy.reference() as network:
+                pulls["kl"] = (self.config.kl_beta, self._velocity(network, probe, micro))
+        if lagged is not None and lagged.kl_beta > 0:
+            with self._policy.swapped(self._lagged) as network:
+                pulls["kl_lagged"] = (lagged.kl_beta, self._velocity(network, probe, micro))
         return pulls
 
     def _log_probs(self, error: Tensor, probe: Probe) -> Float[Tensor, "t b"]:

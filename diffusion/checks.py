@@ -69,15 +69,15 @@ def _check_prompts(config: DiffusionRun) -> Iterator[Problem]:
         yield Problem(
             keys=("rollout.prompts_per_step", "prompts.train"),
             message=(
-                f"a step takes {config.rollout.prompts_per_step} different prompts, but {prompts.train} has {len(train)}: "
-                "the step could not be filled."
+                f"a step takes {config.rollout.prompts_per_step} different prompts, but {prompts.train} has "
+                f"{len(train)}: the step could not be filled."
             ),
             way_out=f"Set `rollout.prompts_per_step` to at most {len(train)}, or add prompts.",
         )
     if prompts.heldout is not None and _same_file(prompts):
         yield Problem(
             keys=("prompts.train", "prompts.heldout"),
-            message="training and held-out prompts are the same file, so evaluation would not show what was learnt for new prompts.",
+            message="training and held-out prompts are the same file: evaluation would not show new prompts.",
             way_out="Split the file, or set `prompts.heldout: null` to go without evaluation.",
         )
     if prompts.heldout is None and (config.evaluation.every or config.evaluation.rewards):
@@ -111,8 +111,8 @@ def _(sampler: SaSolverSampler) -> Iterator[Problem]:
         yield Problem(
             keys=("rollout.sampler.noise_from", "rollout.sampler.noise_until"),
             message=(
-                f"noise is added for times from {sampler.noise_from:g} to {sampler.noise_until:g}: an empty range, so there "
-                "would be none (1 is noise, 0 the clean image)."
+                f"noise is added for times from {sampler.noise_from:g} to {sampler.noise_until:g}: an empty range, so "
+                "there would be none (1 is noise, 0 the clean image)."
             ),
             way_out="Exchange the two, or set `rollout.sampler.noise_level: 0` for a deterministic rollout.",
         )
@@ -129,7 +129,7 @@ def _(algorithm: AwmConfig, rollout: RolloutConfig) -> Iterator[Problem]:
     if algorithm.off_policy and algorithm.lagged is None:
         yield Problem(
             keys=("algorithm.off_policy", "algorithm.lagged"),
-            message="off-policy training rolls out with the lagged policy, which is switched off (`algorithm.lagged: null`).",
+            message="off-policy training rolls out with the lagged policy, but that is off (`algorithm.lagged: null`).",
             way_out="Remove `algorithm.lagged: null`, or set `algorithm.off_policy: false`.",
         )
     yield from check_times(algorithm.times, rollout)
@@ -153,8 +153,8 @@ def _(times: DiscreteTimes, rollout: RolloutConfig) -> Iterator[Problem]:
     yield Problem(
         keys=("algorithm.times.draws", "algorithm.times.until", "rollout.num_inference_steps"),
         message=(
-            f"{times.draws} training times are to be drawn from different parts of the schedule, but of its {steps} steps "
-            f"too few are trained (until={times.until:g}, initial={times.initial})."
+            f"{times.draws} training times are to be drawn from different parts of the schedule, but of its {steps} "
+            f"steps too few are trained (until={times.until:g}, initial={times.initial})."
         ),
         way_out=f"Either {', or '.join(ways)}.",
     )

@@ -6,7 +6,8 @@ step, in global order, so that advantages do not depend on the number of process
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
@@ -70,14 +71,23 @@ class DiffusionBatch:
         )
 
 
+Problems = Mapping[str, Mapping[str, int]]
+"""Reward -> message -> how many samples it left unscored."""
+
+
+def merge_problems(parts: Iterable[Problems]) -> Problems:
+    """Counts of several batches or processes together."""
+    merged: dict[str, Counter[str]] = {}
+    for part in parts:
+        for name, counts in part.items():
+            merged.setdefault(name, Counter()).update(counts)
+    return {name: dict(counts) for name, counts in merged.items()}
+
+
 def joined_tables(tables: Sequence[RewardTable]) -> RewardTable:
-    """The rows of all tables, one table after the other; problems are counted together."""
-    problems: dict[str, dict[str, int]] = {name: {} for name in tables[0].names}
-    for table in tables:
-        for name, messages in table.problems.items():
-            for message, count in messages.items():
-                problems[name][message] = problems[name].get(message, 0) + count
-    return replace(tables[0], values=torch.cat([table.values for table in tables]), problems=problems)
+    """The rows of all tables, one table after the other."""
+    values = torch.cat([table.values for table in tables])
+    return replace(tables[0], values=values, problems=merge_problems(table.problems for table in tables))
 
 
 def scored_in_background(
@@ -139,7 +149,7 @@ class Collector:
         """Roll out, score and compare the samples of a step.
 
         Args:
-            step: number of the step, from 0; prompts and noise are functions of it and the seed.
+            step: number of the step, from 1; prompts and noise are functions of it and the seed.
             network: the denoiser with the weights of the policy that rolls out.
 
         Raises:
@@ -147,7 +157,7 @@ class Collector:
         """
         rollout, processes = self.config.rollout, self._processes
         prompt_index, group_ids = step_rows(
-            len(self._prompts), rollout.prompts_per_step, rollout.group_size, self.config.seed, step
+            len(self._prompts), rollout.prompts_per_step, rollout.group_size, self.config.seed, step - 1
         )
         index = process_rows(
             len(prompt_index), self.config.training.updates_per_rollout, processes.rank, processes.world
@@ -180,12 +190,9 @@ class Collector:
         """The signal of all rows of the step, cut down to this process's rows."""
         gathered_index = self._processes.gather_rows(index)
         values = self._processes.gather_rows(own.values)
-        everything = replace(own, values=values[gathered_index.argsort()], problems=self._all_problems(own))
+        problems = merge_problems(self._processes.gather_objects(own.problems))
+        everything = replace(own, values=values[gathered_index.argsort()], problems=problems)
         signal = self.pipeline(everything, group_ids)
         if signal.scores.isnan().all():
             raise AllUnscored(everything.problems)
         return replace(signal, scores=signal.scores[index], advantages=signal.advantages[index])
-
-    def _all_problems(self, own: RewardTable) -> Mapping[str, Mapping[str, int]]:
-        tables = [replace(own, problems=problems) for problems in self._processes.gather_objects(own.problems)]
-        return joined_tables(tables).problems

@@ -32,7 +32,7 @@ class Sd3Model:
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of the frozen parts (text encoders, and the transformer's base weights under LoRA); the VAE decodes in float32."""
+    """Precision of the frozen parts: text encoders, and the transformer under LoRA; the VAE decodes in float32."""
     max_sequence_length: Count | None = None
     """Tokens of the T5 part of the context; `null` takes 256 where the pipeline has a T5 and 0 where it has none."""
     lora: LoraConfig | None = field(default_factory=LoraConfig)
@@ -47,7 +47,7 @@ class PromptsConfig:
     """Which prompts are trained on and which are only evaluated."""
 
     train: FilePath = "builtin:tiny/train"
-    """Text file (one prompt a line), JSONL file (rows with `prompt`; other columns reach the rewards), or `builtin:tiny/train`."""
+    """Text file (a prompt a line), JSONL file (`prompt` and columns that rewards see), or `builtin:tiny/train`."""
     heldout: FilePath | None = "builtin:tiny/heldout"
     """Prompts for evaluation, never trained on; `null` switches evaluation off."""
 
@@ -136,7 +136,7 @@ class DiscreteTimes:
     draws: PositiveInt = 6
     """Times T per sample and update."""
     initial: Literal["skip", "allow", "always"] = "skip"
-    """The pure-noise time t = 1: never trained (released for GenEval and OCR), one of the strata (PickScore), or always the first."""
+    """The pure-noise time t = 1: never trained (released for GenEval, OCR), one of many (PickScore), or always."""
     until: Share = 0.9
     """Only the first fraction of the schedule (the noisy end) is trained."""
 
@@ -207,7 +207,7 @@ class AwmConfig:
     kl_beta: NonNegativeFloat = 0.001
     """Weight of the squared velocity difference to the base model; 0 saves that pass."""
     kl_weighting: Literal["uniform", "elbo"] = "uniform"
-    """Weight of the velocity differences over time; `elbo` multiplies by 1 / (2 std^2), std = 0.7 sqrt(t / (1 - min(t, 0.99)))."""
+    """Weight of velocity differences over time; `elbo`: 1 / (2 std^2) with std = 0.7 sqrt(t / (1 - min(t, 0.99)))."""
     lagged: LaggedPolicyConfig | None = field(default_factory=LaggedPolicyConfig)
     """The lagged policy and its pull; `null` switches it off."""
     off_policy: bool = False

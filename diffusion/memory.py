@@ -1,8 +1,9 @@
 """A guess of the memory that one process needs, from the sizes in a model folder. Reads headers only; torch-free.
 
-Weights, gradients and optimiser states are counted exactly. Activations are a guess: a transformer layer keeps about 34 bytes per
-token and channel in 16-bit numbers when attention scores are not stored (Korthikanti et al., arXiv:2205.05198, table 2), twice
-that in 32-bit; with gradient checkpointing 2 bytes per token and channel and one full layer at a time.
+Weights, gradients and optimiser states are counted exactly. Activations are a guess: a transformer layer keeps about
+34 bytes per token and channel in 16-bit numbers when attention scores are not stored (Korthikanti et al., "Reducing
+Activation Recomputation in Large Transformer Models", arXiv:2205.05198, section 4), twice that in 32-bit; with gradient
+checkpointing 2 bytes per token and channel, and one full layer at a time.
 """
 
 from __future__ import annotations
@@ -116,7 +117,9 @@ def _tokens(config: DiffusionRun, folder: Path, settings: Mapping[str, Any]) -> 
     """Tokens of one picture and its prompt."""
     autoencoder = _json(folder / "vae" / "config.json")
     pixels_per_latent = 2 ** (len(autoencoder["block_out_channels"]) - 1)
-    side = settings["sample_size"] if config.rollout.resolution is None else config.rollout.resolution // pixels_per_latent
+    side = (
+        settings["sample_size"] if config.rollout.resolution is None else config.rollout.resolution // pixels_per_latent
+    )
     tokenizer = folder / "tokenizer" / "tokenizer_config.json"
     clip = _json(tokenizer).get("model_max_length", TEXT_TOKENS) if tokenizer.is_file() else TEXT_TOKENS
     default = T5_TOKENS if (folder / "text_encoder_3").is_dir() else 0
@@ -125,7 +128,9 @@ def _tokens(config: DiffusionRun, folder: Path, settings: Mapping[str, Any]) -> 
 
 
 def _activations(config: DiffusionRun, tokens: int, settings: Mapping[str, Any]) -> int:
-    rows = config.training.micro_batch_size * config.algorithm.times.draws * guidance_factor(config.rollout.guidance_scale)
+    rows = (
+        config.training.micro_batch_size * config.algorithm.times.draws * guidance_factor(config.rollout.guidance_scale)
+    )
     width = settings["num_attention_heads"] * settings["attention_head_dim"]
     layers = settings["num_layers"]
     wide = 2 if config.training.mixed_precision == "no" else 1

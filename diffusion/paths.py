@@ -23,10 +23,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Time: TypeAlias = float | Float[Tensor, ""] | Float[Tensor, "n"]
+# `int` too: the tests check annotations at run time, where an int is no float, and 0 and 1 are natural times.
+Time: TypeAlias = float | int | Float[Tensor, ""] | Float[Tensor, "n"]
 
 
-def per_row(value: Time, like: Float[Tensor, "n ..."]) -> Float[Tensor, "..."]:
+def per_row(value: float | int | Tensor, like: Float[Tensor, "n ..."]) -> Float[Tensor, "..."]:
     """`value` in the dtype and on the device of `like`, shaped to broadcast over its rows.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -23,6 +24,22 @@ from diffusion.prompts import read_prompts
 from diffusion.tiny import model_path
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Prompts:
+    """The texts of both prompt files."""
+
+    train: tuple[str, ...]
+    heldout: tuple[str, ...]
+
+
+def _read(source: str | None) -> tuple[str, ...]:
+    """The prompts of a file; none where it cannot be read, which the checks have told by now."""
+    try:
+        return () if source is None else read_prompts(source).prompts
+    except (AlignError, OSError):
+        return ()
+
+
 def plan(config: DiffusionRun, processes: int = 1) -> Plan:
     """What a run is going to do.
 
@@ -30,13 +47,14 @@ def plan(config: DiffusionRun, processes: int = 1) -> Plan:
         config: its settings, already checked.
         processes: how many processes it runs on.
     """
+    files = _Prompts(train=_read(config.prompts.train), heldout=_read(config.prompts.heldout))
     return Plan(
         title=f"{config.algorithm.kind} on {config.model.path}, {config.training.steps} steps",
         sections=(
             Section(title="What is trained", rows=_what(config)),
-            Section(title="Each step", rows=_step(config, processes)),
+            Section(title="Each step", rows=_step(config, processes, len(files.train))),
             Section(title="Network evaluations for one picture", rows=_passes(config)),
-            Section(title="The whole run", rows=_run(config)),
+            Section(title="The whole run", rows=_run(config, files)),
             Section(title="Memory of one process (a guess)", rows=_memory(config)),
         ),
         recipe=config.recipe,
@@ -69,14 +87,14 @@ def _what(config: DiffusionRun) -> tuple[Row, ...]:
     )
 
 
-def _step(config: DiffusionRun, processes: int) -> tuple[Row, ...]:
+def _step(config: DiffusionRun, processes: int, prompts: int) -> tuple[Row, ...]:
     rollout, training = config.rollout, config.training
     samples = samples_per_step(rollout)
     updates = training.updates_per_rollout
     fewest, most = rows_per_update(config, processes)
     micro = min(training.micro_batch_size, most)
     return (
-        Row(label="prompts", value=f"{rollout.prompts_per_step:,}", note=f"of {_count(config.prompts.train)}"),
+        Row(label="prompts", value=f"{rollout.prompts_per_step:,}", note=f"of {_count(prompts, config.prompts.train)}"),
         Row(label="pictures", value=f"{samples:,}", note=f"{rollout.prompts_per_step} prompts x {rollout.group_size}"),
         Row(label="processes", value=f"{processes}", note=_share(config, processes, fewest, most)),
         Row(
@@ -129,35 +147,41 @@ def _passes(config: DiffusionRun) -> tuple[Row, ...]:
     )
 
 
-def _run(config: DiffusionRun) -> tuple[Row, ...]:
+def _run(config: DiffusionRun, files: _Prompts) -> tuple[Row, ...]:
     steps, samples = config.training.steps, samples_per_step(config.rollout)
     drawn = steps * config.rollout.prompts_per_step
     return (
         Row(label="pictures to train on", value=f"{steps * samples:,}", note=f"{steps} steps x {samples}"),
         Row(label="optimiser updates", value=f"{steps * config.training.updates_per_rollout:,}"),
-        Row(label="prompts used", value=f"{drawn:,}", note=_epochs(config, drawn)),
-        *_evaluation(config),
+        Row(label="prompts used", value=f"{drawn:,}", note=_epochs(drawn, len(files.train))),
+        *_evaluation(config, files),
         Row(label="checkpoints", value=f"{batches(steps, config.checkpoint.every)}", note=_checkpoints(config)),
     )
 
 
-def _evaluation(config: DiffusionRun) -> tuple[Row, ...]:
-    settings = config.evaluation
+def _evaluation(config: DiffusionRun, files: _Prompts) -> tuple[Row, ...]:
+    settings, heldout = config.evaluation, len(files.heldout)
     if config.prompts.heldout is None:
         return (Row(label="evaluations", value="none", note="prompts.heldout is null"),)
-    prompts = _length(config.prompts.heldout)
     count, strips = evaluations_of(config), strips_of(config)
-    pictures = "?" if prompts is None else f"{prompts * settings.seeds:,}"
-    followed = settings.strip_prompts if prompts is None else min(settings.strip_prompts, prompts)
+    followed = min(settings.strip_prompts, heldout)
     return (
         Row(
             label="evaluations",
             value=f"{count}",
-            note=f"of {pictures} pictures: {_count(config.prompts.heldout)} x {settings.seeds} seeds, "
-            f"{settings.num_inference_steps} steps each",
+            note=f"of {heldout * settings.seeds:,} pictures: {_count(heldout, config.prompts.heldout)} x "
+            f"{settings.seeds} seeds, {settings.num_inference_steps} steps each",
         ),
         Row(label="progress strips", value=f"{strips}", note=f"of {followed} pictures" if strips else "switched off"),
+        *_overlap(files),
     )
+
+
+def _overlap(files: _Prompts) -> tuple[Row, ...]:
+    """A warning where held-out prompts are trained on."""
+    shared = len(set(files.train) & set(files.heldout))
+    note = "of the held-out prompts are trained on: evaluation does not show new prompts only"
+    return (Row(label="not held out", value=f"{shared:,}", note=note),) if shared else ()
 
 
 def _checkpoints(config: DiffusionRun) -> str:
@@ -187,21 +211,12 @@ def _memory_rows(memory: Memory, config: DiffusionRun) -> tuple[Row, ...]:
     )
 
 
-def _length(source: str) -> int | None:
-    try:
-        return len(read_prompts(source))
-    except (AlignError, OSError):
-        return None
+def _count(prompts: int, source: str) -> str:
+    return f"{prompts:,} in {source}"
 
 
-def _count(source: str) -> str:
-    length = _length(source)
-    return f"{source}" if length is None else f"{length:,} in {source}"
-
-
-def _epochs(config: DiffusionRun, drawn: int) -> str:
-    length = _length(config.prompts.train)
-    return "" if not length else f"{drawn / length:.2g} times through the {length:,} prompts"
+def _epochs(drawn: int, prompts: int) -> str:
+    return f"{drawn / prompts:.2g} times through the {prompts:,} prompts" if prompts else ""
 
 
 def _number(value: Fraction) -> str:

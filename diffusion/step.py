@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffusion.paths import Time, per_row
+from diffusion.paths import per_row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +77,12 @@ def wide(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
-def rows(value: Time, like: Tensor) -> Float[Tensor, "n"]:
-    """One float64 number for each row: coefficients are computed in float64 and rounded once."""
+def rows(value: float | int | Tensor, like: Tensor) -> Float[Tensor, "n"]:
+    """One float64 number for each row: coefficients are computed in float64 and rounded once.
+
+    Raises:
+        ValueError: neither one number nor one for each row.
+    """
     values = torch.as_tensor(value, dtype=torch.float64, device=like.device)
     if values.ndim > 1 or (values.ndim == 1 and len(values) not in (1, len(like))):
         raise ValueError(f"expected one number, or one for each of {len(like)} rows; found shape {tuple(values.shape)}")

@@ -1,4 +1,4 @@
-"""Which indices of a sampling schedule are trained on. Whole numbers only, and torch-free: a config is checked with them."""
+"""Which indices of a sampling schedule are trained on. Whole numbers only; torch-free, so that a config is checked."""
 
 from __future__ import annotations
 

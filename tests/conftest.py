@@ -1,17 +1,34 @@
-"""Run-time checks of shapes and dtypes, from the annotations, for the mathematics rooms. Users do not pay for them."""
+"""For every test: run-time checks of shapes and dtypes from the annotations, and property tests that repeat."""
 
+from pathlib import Path
+
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
-# Before the first import of these packages: only modules that are imported later are checked.
+# AdvantageInputs is left to its own checks: their messages are the ones that users see.
+FOLDER = Path(__file__).parent.parent / "align" / "advantages"
+ESTIMATORS = sorted(file.stem for file in FOLDER.glob("*.py") if file.stem not in ("__init__", "inputs"))
+
+# Before the first import of these packages: only modules that are imported later are checked. Users do not pay for it.
 install_import_hook(
     [
         "align.groups",
         "align.objectives",
-        "align.advantages",
+        *[f"align.advantages.{name}" for name in ESTIMATORS],
         "align.shaping",
         "align.rewards",
         "align.statistics",
-        "align.types",
+        "diffusion.paths",
+        "diffusion.timesteps",
+        "diffusion.step",
+        "diffusion.samplers",
+        "diffusion.sa_solver",
+        "diffusion.losses",
+        "diffusion.data",
     ],
     "beartype.beartype",
 )
+
+# The same examples in every run, no time limit that a busy machine could miss, no files left behind.
+settings.register_profile("suite", deadline=None, derandomize=True, database=None, max_examples=50)
+settings.load_profile("suite")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Real
@@ -114,11 +114,11 @@ class AdvantageInputs:
         """Names of the fields that are not None."""
         return tuple(item.name for item in fields(self) if getattr(self, item.name) is not None)
 
-    def select(self, rows: Int[Tensor, "r"]) -> Self:
+    def select(self, rows: Int[Tensor, "r"]) -> AdvantageInputs:
         """Rows (int64 positions), in that order, of every per-sample field."""
         return self._each(lambda value: value[rows] if isinstance(value, Tensor) else [value[i] for i in rows.tolist()])
 
-    def exact(self) -> Self:
+    def exact(self) -> AdvantageInputs:
         """The same numbers in float64 and without gradient, the rewards too if they are integers."""
         inputs = replace(self, rewards=self.rewards.double())
         return inputs._each(
@@ -128,7 +128,7 @@ class AdvantageInputs:
     def _per_sample(self) -> dict[str, Tensor | Sequence[Hashable]]:
         return {name: getattr(self, name) for name in self.given() if name not in BATCH_FIELDS}
 
-    def _each(self, change: Callable[[Any], Any]) -> Self:  # Any: tensors and, for `answers`, sequences
+    def _each(self, change: Callable[[Any], Any]) -> AdvantageInputs:  # Any: tensors and, for `answers`, sequences
         return replace(self, **{name: change(value) for name, value in self._per_sample().items()})
 
 

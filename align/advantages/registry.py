@@ -135,7 +135,7 @@ def make_options(entry: Estimator, given: dict[str, Any]) -> Options:
 
 
 @functools.cache
-def _adapter(options_type: type[Options]) -> TypeAdapter[Options]:
+def _adapter(options_type: type[Options]) -> TypeAdapter:
     return TypeAdapter(options_type)
 
 

@@ -111,7 +111,7 @@ def _check(entry: Estimator, inputs: AdvantageInputs) -> None:
             "Combine the columns first (align.shaping.combine)."
         )
     if inputs.rewards.isinf().any():
-        row = int(inputs.rewards.isinf().reshape(len(inputs), -1).any(dim=1).nonzero()[0])
+        row = int(_columns(inputs.rewards).isinf().any(dim=1).nonzero()[0])
         raise ValueError(
             f"the reward of sample {row} is infinite. A reward must be a finite number; "
             "use nan for a sample that cannot be scored."
@@ -145,12 +145,11 @@ def _scorable(entry: Estimator, inputs: AdvantageInputs) -> Bool[Tensor, "n"]:
 
 
 def _columns(values: Tensor) -> Tensor:
-    return values.reshape(values.shape[0], -1)
+    return values.unsqueeze(1) if values.ndim == 1 else values.flatten(start_dim=1)
 
 
 def _constant(rewards: Tensor, ids: Int[Tensor, "n"]) -> Bool[Tensor, "n"]:
-    columns = _columns(rewards) if rewards.numel() else rewards.reshape(0, 1)
-    return torch.stack([group_is_constant(column, ids) for column in columns.unbind(dim=1)]).all(dim=0)
+    return torch.stack([group_is_constant(column, ids) for column in _columns(rewards).unbind(dim=1)]).all(dim=0)
 
 
 def _check_singletons(entry: Estimator, options: Options, inputs: AdvantageInputs, rows: Int[Tensor, "r"]) -> None:
@@ -164,7 +163,7 @@ def _check_singletons(entry: Estimator, options: Options, inputs: AdvantageInput
 
 
 def _singleton_value(options: Options, kept: AdvantageInputs) -> Float[Tensor, "n"]:
-    raw = _columns(kept.rewards).nansum(dim=1) if len(kept) else kept.rewards.reshape(-1)
+    raw = _columns(kept.rewards).nansum(dim=1)
     return raw if getattr(options, "singleton", "zero") == "raw" else torch.zeros_like(raw)
 
 

@@ -1,4 +1,4 @@
-"""The branches that are installed: each announces the dataclass of its configuration as an entry point `align.branches`."""
+"""The installed branches: each announces the dataclass of its configuration as an entry point `align.branches`."""
 
 from __future__ import annotations
 

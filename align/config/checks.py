@@ -1,4 +1,4 @@
-"""Contradictions that any run can have, whatever its branch. Each function yields problems; a branch chains what it needs."""
+"""Contradictions that a run of any branch can have. Each function yields problems; a branch chains what it needs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def check_rewards(rewards: Sequence[RewardConfig], evaluated: Sequence[RewardCon
         file, _, _ = reward.function.rpartition(":")
         if file.endswith(".py") and not Path(file).is_file():
             message = f"`{key}.function` expects a file {file}, found none."
-            yield Problem(keys=(f"{key}.function",), message=message, way_out="Relative paths start at the config's folder.")
+            yield Problem(
+                keys=(f"{key}.function",), message=message, way_out="Relative paths start at the config's folder."
+            )
 
 
 def check_groups(pipeline: PipelineConfig, group_size: int) -> Iterator[Problem]:
@@ -50,10 +52,10 @@ def check_groups(pipeline: PipelineConfig, group_size: int) -> Iterator[Problem]
         yield Problem(
             keys=("rollout.group_size", "pipeline.base.singleton"),
             message=(
-                f"`rollout.group_size` is {group_size}, but `{pipeline.base.kind}` compares the samples of a prompt with each "
-                "other; every advantage would be 0."
+                f"`rollout.group_size` is {group_size}, but `{pipeline.base.kind}` compares the samples of a prompt "
+                "with each other; every advantage would be 0."
             ),
-            way_out="Set `rollout.group_size` to 2 or more, or `pipeline.base.singleton: raw` to train on the bare rewards.",
+            way_out="Set `rollout.group_size` to 2 or more; `pipeline.base.singleton: raw` trains on the bare rewards.",
         )
 
 
@@ -64,7 +66,9 @@ def check_updates(samples: int, training: TrainingConfig, processes: int) -> Ite
     if samples % updates:
         possible = nearest_divisors(samples, updates)
         choices = " or ".join(f"`training.updates_per_rollout={value}`" for value in possible)
-        more = f", or make the samples of a step a multiple of {updates} (nearest: {_nearest_multiples(samples, updates)})"
+        more = (
+            f", or make the samples of a step a multiple of {updates} (nearest: {_nearest_multiples(samples, updates)})"
+        )
         yield Problem(
             keys=keys,
             message=f"{samples} samples a step cannot be cut into {updates} equal optimiser updates.",
@@ -107,11 +111,13 @@ def check_precision(training: TrainingConfig, dtype: str, lora: LoraConfig | Non
         return
     if training.mixed_precision != "no":
         message = f"the frozen weights are {dtype} while the network computes in {training.mixed_precision}."
-        way_out = f"Set `training.mixed_precision: {half}`, or the `model.dtype` of the same format, or `model.dtype: float32`."
+        way_out = f"Set `training.mixed_precision: {half}`, or another `model.dtype`; float32 goes with all."
         yield Problem(keys=keys, message=message, way_out=way_out)
     elif lora is not None:
-        message = f"the frozen weights are {dtype}, the adapters float32, and nothing converts between them (mixed_precision: no)."
-        yield Problem(keys=keys, message=message, way_out=f"Set `training.mixed_precision: {half}`, or `model.dtype: float32`.")
+        message = f"the frozen weights are {dtype}, the adapters float32, and `mixed_precision: no` converts neither."
+        yield Problem(
+            keys=keys, message=message, way_out=f"Set `training.mixed_precision: {half}`, or `model.dtype: float32`."
+        )
 
 
 def check_device(training: TrainingConfig, device: str) -> Iterator[Problem]:
@@ -142,7 +148,10 @@ def check_output(output: OutputConfig) -> Iterator[Problem]:
 def nearest_divisors(number: int, wanted: int) -> list[int]:
     """The divisors of `number` next to `wanted`, below and above, the nearer first."""
     divisors = [value for value in range(1, number + 1) if number % value == 0]
-    near = [max((d for d in divisors if d <= wanted), default=None), min((d for d in divisors if d >= wanted), default=None)]
+    near = [
+        max((d for d in divisors if d <= wanted), default=None),
+        min((d for d in divisors if d >= wanted), default=None),
+    ]
     return sorted({value for value in near if value is not None}, key=lambda value: abs(value - wanted))
 
 

@@ -11,7 +11,15 @@ from pydantic import ValidationError
 
 from align.config.document import Document, KeyPath, dotted
 from align.config.errors import Problem
-from align.config.sections import alternatives, annotation_at, child, choose, field_types, has_kinds, kind_of, sections_of
+from align.config.sections import (
+    annotation_at,
+    child,
+    choose,
+    field_types,
+    has_kinds,
+    kind_of,
+    sections_of,
+)
 
 # Error type of pydantic -> what was expected. Braces are filled from the error's context.
 EXPECTED = {
@@ -36,11 +44,13 @@ EXPECTED = {
 
 
 def problems_of(error: ValidationError, root: type, document: Document) -> list[Problem]:
-    """Every problem of a validation error, one per place, in the order of the file's dataclasses."""
+    """Every problem of a validation error, one per place, in the order of the file."""
     grouped: dict[KeyPath, list[Mapping[str, Any]]] = {}
     for item in error.errors(include_url=False):
         grouped.setdefault(_clean(item["loc"], document.data), []).append(item)
-    return [_problem(path, items, root, document) for path, items in grouped.items()]
+    order = list(document.places)
+    known = {path: order.index(path) if path in document.places else len(order) for path in grouped}
+    return [_problem(path, grouped[path], root, document) for path in sorted(grouped, key=known.__getitem__)]
 
 
 def _clean(loc: Sequence[str | int], data: Any) -> KeyPath:

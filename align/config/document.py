@@ -23,10 +23,11 @@ _SCALARS = (
     ("tag:yaml.org,2002:int", _INT, list("-+0123456789")),
     ("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789.")),
 )
+_TAGS = ("null", "bool", "int", "float", "str", "seq", "map")
 
 
 class Loader(yaml.SafeLoader):
-    """The safe loader without YAML 1.1's surprises: `no`/`on` are texts, dates are texts, 010 is ten, 1e-4 is a number."""
+    """The safe loader without YAML 1.1's surprises: `no` and dates are texts, 010 is ten, 1e-4 is a number."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (the class attribute PyYAML reads)
 
@@ -146,7 +147,9 @@ def _scan(node: yaml.Node, path: KeyPath, source: str, places: dict[KeyPath, str
 
 
 def _build(loader: Loader, node: yaml.Node) -> Any:
-    """Plain data of a node. Keys stay texts, whatever they look like."""
+    """Plain data of a node. Keys stay texts, whatever they look like; tags such as `!!python/...` are refused."""
+    if node.tag.removeprefix("tag:yaml.org,2002:") not in _TAGS:
+        raise yaml.MarkedYAMLError(problem=f"the tag `{node.tag}` is not read", problem_mark=node.start_mark)
     if isinstance(node, yaml.MappingNode):
         return {str(key.value): _build(loader, value) for key, value in node.value}
     if isinstance(node, yaml.SequenceNode):

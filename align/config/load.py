@@ -1,4 +1,4 @@
-"""A configuration file and overrides -> frozen dataclasses, or every mistake at once; and back to a file that runs again."""
+"""A file and overrides -> frozen dataclasses, or every mistake at once; and back to a file that runs again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def load_config(
     """Read, override, check.
 
     Args:
-        source: a YAML file, a run folder (its resolved config is taken), or the name of a shipped config.
+        source: a YAML file, a run folder or a checkpoint in one (the run's resolved config is taken), or the name of a
+            shipped config.
         overrides: `dotted.key=value` texts.
         processes: how many processes will run it, for the batch arithmetic; None takes WORLD_SIZE, or 1.
         check: look for contradictions and missing files; not needed to compare settings or to look at an old run.
@@ -62,7 +63,7 @@ def resolve(document: Document, overrides: Sequence[str], folders: Sequence[Path
     document = drop_settings_of_old_kinds(root, before, document)
     document = replace(document, data=fill_kinds(root, document.data))
     try:
-        # Through JSON, because strict validation of JSON takes lists for tuples and whole numbers for floats, and nothing else.
+        # Through JSON: its strict validation takes lists for tuples and whole numbers for floats, and nothing else.
         config = adapter(root).validate_json(json.dumps(document.data, default=str))
     except ValidationError as error:
         raise ConfigError(problems_of(error, root, document), document.source) from error
@@ -107,15 +108,6 @@ def to_plain(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(asdict(config)))
 
 
-def flatten(plain: Any, path: KeyPath = ()) -> dict[str, Any]:
-    """Dotted key -> value of every setting in plain data; empty lists and sections count as values."""
-    items = enumerate(plain) if isinstance(plain, list) else plain.items() if isinstance(plain, Mapping) else ()
-    leaves: dict[str, Any] = {}
-    for key, value in items:
-        leaves |= flatten(value, (*path, key))
-    return leaves or {dotted(path): plain}
-
-
 def world_size() -> int:
     """Number of processes of this launch, from the environment that `accelerate launch` sets."""
     text = os.environ.get("WORLD_SIZE", "1")
@@ -138,9 +130,7 @@ def find_config(source: str | Path) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        if (path / CONFIG_NAME).is_file():
-            return path / CONFIG_NAME
-        raise ConfigError([Problem(keys=(), message=f"`{source}` is a folder without {CONFIG_NAME}: not a run folder.")])
+        return _config_of_folder(path)
     found = shipped.find(str(source))
     if found is not None:
         return found
@@ -150,12 +140,25 @@ def find_config(source: str | Path) -> Path:
     raise ConfigError([Problem(keys=(), message=message, way_out=f"{hint}`align configs ls` lists the shipped ones.")])
 
 
+def _config_of_folder(path: Path) -> Path:
+    """The resolved config of a run folder, or of the run folder that a checkpoint is in."""
+    inside_run = path.resolve().parent.name == "checkpoints"
+    candidates = [path, path.resolve().parents[1]] if inside_run else [path]
+    for folder in candidates:
+        if (folder / CONFIG_NAME).is_file():
+            return folder / CONFIG_NAME
+    message = f"`{path}` is a folder without {CONFIG_NAME}: neither a run folder nor a checkpoint of one."
+    raise ConfigError([Problem(keys=(), message=message, way_out="Give the folder that `align train` printed.")])
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         message = f"cannot read `{path}`: {error}."
-        raise ConfigError([Problem(keys=(), message=message, way_out="It must be a readable UTF-8 text file.")]) from error
+        raise ConfigError(
+            [Problem(keys=(), message=message, way_out="It must be a readable UTF-8 text file.")]
+        ) from error
 
 
 def _shown(path: Path) -> str:

@@ -107,7 +107,7 @@ def _refuse(override: Override, message: str) -> Problem:
 def drop_settings_of_old_kinds(root: type, before: Document, after: Document) -> Document:
     """Where an override chose another `kind`, leave out the file's settings that only the old kind has.
 
-    `algorithm.times.kind=uniform` on a file with `times: {kind: discrete, draws: 6, until: 0.9}` keeps `draws` and drops `until`.
+    `algorithm.times.kind=uniform` on a file with `{kind: discrete, draws: 6, until: 0.9}` keeps `draws`, drops `until`.
     Settings that were overridden themselves stay, so that a wrong one is reported.
     """
     data = copy.deepcopy(after.data)

@@ -33,7 +33,7 @@ def find_file(text: str, folders: Folders) -> str:
 
 
 def find_folder_or_id(text: str, folders: Folders) -> str:
-    """A model: a folder where there is one or where it can be nothing else (`./x`, `/x`, `~/x`), otherwise an id, unchanged."""
+    """A model: a folder where there is one or it can be nothing else (`./x`, `/x`, `~/x`); otherwise an id."""
     path = Path(text).expanduser()
     is_path = path.is_absolute() or text.startswith(("./", "../", "~"))
     is_folder = any((folder / path).is_dir() for folder in folders)

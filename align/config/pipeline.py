@@ -1,7 +1,8 @@
 """Settings of the shared path from rewards to advantages: combine, base estimator, clip. Torch-free.
 
 Each class is the registration of its `kind`; the implementation with the same name is in `align/shaping` or
-`align/advantages`. Presets of the literature differ only in these numbers (docs: "One standard deviation, many presets").
+`align/advantages`. Presets of the literature differ only in these numbers (docs: "One standard deviation, many
+presets").
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from align.config.numbers import NonNegativeFloat, PositiveFloat
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedSum:
-    """Sum of the reward columns, each times its weight; a sample with an unscored column of non-zero weight is unscored."""
+    """Sum of the reward columns, each times its weight.
+
+    A sample with an unscored column of non-zero weight is unscored.
+    """
 
     kind: Literal["weighted_sum"] = "weighted_sum"
     """Selects this combination."""
@@ -70,7 +74,7 @@ class FlowGrpo:
     kind: Literal["flow_grpo"] = "flow_grpo"
     """Selects this estimator."""
     global_std: bool = True
-    """Divide by the standard deviation of all rewards of the batch (released); false: of the group (the paper's formula)."""
+    """Divide by the standard deviation of all rewards of the batch (released); false: of the group (the papers)."""
     unbiased: bool = False
     """Divide squared deviations by n - 1 (true) or by n (false, released)."""
     eps: NonNegativeFloat = 1e-4

@@ -74,7 +74,7 @@ def _sections(schema: Schema, defs: Schema, path: str, kind: str | None = None) 
 def _targets(field: Schema, defs: Schema) -> list[Schema]:
     """The section schemas that a field can hold, directly or in a list."""
     options = [field, *field.get("anyOf", []), *field.get("oneOf", []), field.get("items", {})]
-    options += [option for option in field.get("items", {}).get("oneOf", [])]
+    options += field.get("items", {}).get("oneOf", [])
     names = [option["$ref"].rpartition("/")[2] for option in options if "$ref" in option]
     return [defs[name] for name in names]
 

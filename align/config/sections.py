@@ -1,4 +1,4 @@
-"""Which dataclass a place in a configuration stands for: types of sections, walked along plain data. Knows no values."""
+"""Which dataclass a place in a configuration stands for: types of sections, walked along plain data."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def choose(annotation: Any, data: Any) -> type | None:
 
 
 def annotation_at(root: type, data: Any, path: KeyPath) -> Any | None:
-    """Type of the field or list entry at `path`, following the kinds that `data` chooses; None if there is no such place."""
+    """Type of the field or list entry at `path`, by the kinds that `data` chooses; None if there is no such place."""
     annotation: Any = root
     for part in path:
         if isinstance(part, int):

@@ -14,7 +14,7 @@ from align.config.numbers import Count, Decay, NonNegativeFloat, PositiveFloat, 
 from align.config.paths import FunctionPath
 
 STRICT = ConfigDict(strict=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-"""How a branch's root dataclass is validated (`@with_config(STRICT)`): no guessed types, no unknown keys, finite numbers."""
+"""How a branch's root dataclass is validated, by `@with_config(STRICT)`: no guessed types, no unknown keys."""
 
 
 @dataclass(frozen=True, kw_only=True)

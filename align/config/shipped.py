@@ -1,4 +1,4 @@
-"""The configurations that come with the suite: in `configs/` of a checkout, in `align/configs` of an installed wheel."""
+"""The configurations that come with the suite: in `configs/` of a checkout, in `align/configs` of a wheel."""
 
 from __future__ import annotations
 

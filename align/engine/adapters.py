@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -119,7 +120,10 @@ class Policy:
 
     def prepare(self, accelerator: Accelerator) -> None:
         """Move to the device, put the forward pass under autocast, and wrap for several processes."""
-        self.network = accelerator.prepare_model(self.module)
+        with warnings.catch_warnings():
+            # Newer torch renames the setting that `start_accelerator` gives; the new name does not pass through Accelerate.
+            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+            self.network = accelerator.prepare_model(self.module)
         if self._original is not None:
             self._original = {name: tensor.to(accelerator.device) for name, tensor in self._original.items()}
 

@@ -151,7 +151,7 @@ def remove_stale(folder: Path) -> None:
 
 
 def set_aside(folder: Path, newer_than: int) -> None:
-    """Rename checkpoints beyond a step to `damaged_...`, lest a run that goes on from that step takes them for its own."""
+    """Rename checkpoints beyond a step to `damaged_...`, so that a run going on from there does not count them."""
     for path in listed(folder):
         if (step_number(path.name) or 0) > newer_than:
             target = folder / f"damaged_{path.name}"

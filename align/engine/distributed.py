@@ -6,12 +6,16 @@ different numbers of rows.
 
 from __future__ import annotations
 
+import atexit
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from align.errors import AlignError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -32,10 +36,28 @@ def start_accelerator(mixed_precision: str = "no", *, find_unused_parameters: bo
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
+    # Without the flag, Accelerate takes launched processes on a machine without accelerator for so many single ones.
+    cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes") or not torch.accelerator.is_available()
+
     data_parallel = DistributedDataParallelKwargs(
         broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=find_unused_parameters
     )
-    return Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[data_parallel])
+    accelerator = Accelerator(cpu=cpu, mixed_precision=mixed_precision, kwargs_handlers=[data_parallel])
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != launched:
+        raise AlignError(
+            f"{launched} processes were launched, but they found {accelerator.num_processes} in their group.",
+            "Launch with `accelerate launch --multi_gpu --num_processes N -m align train ...` (also without a GPU), or torchrun.",
+        )
+    if accelerator.num_processes > 1:
+        atexit.register(_leave_group)
+    return accelerator
+
+
+def _leave_group() -> None:
+    """Take the process group down before the interpreter goes: its threads may abort a process that forgets it."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 class Processes:

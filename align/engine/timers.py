@@ -10,9 +10,10 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 APART = ("evaluate", "checkpoint", "pictures")
 """Stages that are reported but are no part of a step; whatever runs inside them counts as them."""
@@ -43,6 +44,8 @@ class CudaClock:
     """Events in the current CUDA stream: a mark is passed when the device has done everything before it."""
 
     def mark(self) -> torch.cuda.Event:
+        import torch
+
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event

@@ -1,14 +1,16 @@
-"""What a run is going to do, in numbers a person can check: the object, its text for a terminal, its JSON. Torch-free."""
+"""What a run is going to do, in numbers a person can check: the object, its text, its JSON. Torch-free."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from align.config import shipped
-from align.config.load import flatten, load_config, to_plain
+from align.config.document import KeyPath, dotted
+from align.config.load import load_config, to_plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,25 +81,35 @@ def differences_from(config: Any, recipe: str) -> tuple[Difference, ...]:
         config: a root dataclass.
         recipe: name of a shipped config.
     """
-    theirs = flatten(to_plain(load_config(shipped.get(recipe), check=False)))
-    ours = flatten(to_plain(config))
-    keys = [key for key in dict.fromkeys([*ours, *theirs]) if not key.startswith(NOT_COMPARED)]
-    return tuple(
-        Difference(key=key, recipe=_text(theirs, key), ours=_text(ours, key))
-        for key in keys
-        if theirs.get(key, _ABSENT) != ours.get(key, _ABSENT)
-    )
+    theirs = to_plain(load_config(shipped.get(recipe), check=False))
+    found = _compare(theirs, to_plain(config), ())
+    return tuple(item for item in found if not item.key.startswith(NOT_COMPARED))
 
 
 _ABSENT = object()
 
 
-def _text(values: dict[str, Any], key: str) -> str:
-    """A value as YAML would write it; a dash where the setting does not exist."""
-    value = values.get(key, _ABSENT)
+def _compare(recipe: Any, ours: Any, path: KeyPath) -> Iterator[Difference]:
+    """Differences of two pieces of plain data. A section that only one side has is one difference."""
+    if recipe == ours:
+        return
+    if isinstance(recipe, dict) and isinstance(ours, dict):
+        for key in dict.fromkeys([*ours, *recipe]):
+            yield from _compare(recipe.get(key, _ABSENT), ours.get(key, _ABSENT), (*path, key))
+    elif isinstance(recipe, list) and isinstance(ours, list):
+        for index, (theirs, mine) in enumerate(zip_longest(recipe, ours, fillvalue=_ABSENT)):
+            yield from _compare(theirs, mine, (*path, index))
+    else:
+        yield Difference(key=dotted(path), recipe=_text(recipe), ours=_text(ours))
+
+
+def _text(value: Any) -> str:
+    """A value as YAML would write it on one line; a dash where the setting does not exist."""
     if value is _ABSENT:
         return "–"
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_text(entry)}" for key, entry in value.items()) + "}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def print_plan(plan: Plan, console: Console) -> None:
@@ -125,7 +137,9 @@ def _print_table(console: Console, title: str, rows: Sequence[tuple[str, str, st
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(title), box=None, show_header=False, pad_edge=False, title_justify="left", title_style="bold")
+    table = Table(
+        title=escape(title), box=None, show_header=False, pad_edge=False, title_justify="left", title_style="bold"
+    )
     table.add_column(no_wrap=True)
     table.add_column(justify="right", overflow="fold")
     table.add_column(style="dim", overflow="fold")

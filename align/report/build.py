@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from align.report.grids import evenly, progress_strip
+from align.report.grids import evenly, open_picture, progress_strip
 from align.report.page import render
-from align.report.read import Tile, read_run
+from align.report.read import read_run
+from align.report.records import Tile
 
 NAME = "report.html"
 
@@ -45,8 +46,6 @@ def write_strip(run_folder: Path | str, target: Path | str, *, columns: int = 6,
         FileNotFoundError: the folder is not a run folder.
         ValueError: the run has no strip.
     """
-    from PIL import Image
-
     run = read_run(run_folder)
     steps = evenly([tile.step for tile in run.strip], columns)
     if not steps:
@@ -56,7 +55,9 @@ def write_strip(run_folder: Path | str, target: Path | str, *, columns: int = 6,
     rows: dict[tuple[str, int], dict[int, Tile]] = {}
     for one in run.strip:
         rows.setdefault((one.prompt, one.seed), {})[one.step] = one
-    pictures = [[Image.open(tiles[step].image) if step in tiles else None for step in steps] for tiles in rows.values()]
+    pictures = [
+        [open_picture(tiles[step].image) if step in tiles else None for step in steps] for tiles in rows.values()
+    ]
     target = Path(target)
     progress_strip(pictures, prompts=[prompt for prompt, _ in rows], steps=steps, tile=tile).save(target)
     return target

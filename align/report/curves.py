@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from align.report.gains import Gain
 
@@ -25,7 +25,7 @@ CSS = {INK: "--ink", FAINT: "--faint", GRID: "--grid"} | {color: f"--series-{i}"
 SMOOTH_FROM = 60  # steps from which a curve is drawn faint, with its running mean over it
 POINTS = 1.0 / 72.0  # inches
 
-STYLE = {
+STYLE: dict[Any, Any] = {  # Any: matplotlib's own keys and values
     "svg.fonttype": "none",
     "font.size": 8,
     "text.color": INK,
@@ -125,7 +125,7 @@ def _curve(axes: Axes, series: Series, color: str) -> None:
 
 def _points(axes: Axes, series: Series, color: str) -> None:
     axes.plot(series.steps, series.values, color=color, linewidth=1.5, marker="o", markersize=4)
-    axes.vlines(series.steps, series.low, series.high, color=color, linewidth=1.1, alpha=0.6)
+    axes.vlines(series.steps, series.low or (), series.high or (), color=color, linewidth=1.1, alpha=0.6)
 
 
 def _whole_steps(axes: Axes) -> None:
@@ -144,7 +144,7 @@ def _figure(salt: str, width: float, height: float) -> Iterator[tuple[Figure, Ax
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(STYLE | {"svg.hashsalt": salt}):
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}):
         figure = Figure(figsize=(width * POINTS, height * POINTS), layout="constrained")
         figure.patch.set_alpha(0.0)
         axes = figure.add_subplot()

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from align.report.read import Evaluation, EvaluationRow, Interval
+from align.report.records import Evaluation, EvaluationRow, Interval
 
 ALL = "all"  # the group name that stands for every held-out row
 
@@ -87,7 +87,7 @@ def _gain(
 
 
 def _difference(scored: Sequence[tuple[float, float, str]]) -> Interval:
-    """Mean and interval of after - before; the pictures of one prompt are drawn together, for they resemble each other."""
+    """Mean and interval of after - before; prompts are drawn, not pictures: those of one prompt resemble each other."""
     if not scored:
         return Interval(mean=math.nan, low=math.nan, high=math.nan, n=0)
     before, after, prompts = zip(*scored, strict=True)

@@ -20,12 +20,11 @@ LINE = 17  # pixels of a line of caption
 
 def data_uri(path: Path, side: int) -> str | None:
     """A picture file as a `data:` address of at most `side` pixels; None if the file cannot be read."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
-        with Image.open(path) as opened:
-            picture = thumbnail(opened, side)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+        picture = thumbnail(open_picture(path), side)
+    except (OSError, Image.DecompressionBombError):
         return None
     buffer = io.BytesIO()
     small = max(picture.size) <= LOSSLESS_UP_TO
@@ -34,6 +33,18 @@ def data_uri(path: Path, side: int) -> str | None:
     else:
         picture.save(buffer, format="JPEG", quality=87)
     return f"data:image/{'png' if small else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def open_picture(path: Path) -> Image:
+    """A picture file in RGB, read completely and closed.
+
+    Raises:
+        OSError: the file is missing or no picture.
+    """
+    from PIL import Image
+
+    with Image.open(path) as opened:
+        return opened.convert("RGB")
 
 
 def thumbnail(picture: Image, side: int) -> Image:

@@ -46,15 +46,21 @@ REWARD = (
         formula="mean over the step's samples of sum_k weight_k * reward_k",
         meaning="What the training maximises, on the training prompts and with the rollout's sampler.",
         healthy="Rises, noisily: every step has other prompts.",
-        remedy="Flat for 20 steps: look at `frac_reward_zero_std` and `grad_norm`, then raise the learning rate or the group size.",
+        remedy=(
+            "Flat for 20 steps: look at `frac_reward_zero_std` and `grad_norm`, then raise the learning rate or "
+            "the group size."
+        ),
     ),
     Metric(
         name="reward_std",
         title="Spread of the reward",
-        formula="mean over prompts of the standard deviation of the reward within the prompt's group",
+        formula="standard deviation (n - 1) of the reward within each prompt's group, averaged over samples",
         meaning="How differently the samples of one prompt score: the raw material of every group estimator.",
         healthy="Clearly above 0; falls slowly as the policy becomes sure.",
-        remedy="Near 0: the reward is too coarse, too easy or too hard for these prompts, or the samples have become alike.",
+        remedy=(
+            "Near 0: the reward is too coarse, too easy or too hard for these prompts, or the samples have "
+            "become alike."
+        ),
     ),
     Metric(
         name="rewards/<name>/mean",
@@ -75,10 +81,13 @@ REWARD = (
     Metric(
         name="frac_reward_zero_std",
         title="Groups without a difference",
-        formula="share of prompts whose samples all score the same",
+        formula="share of the groups with two scored samples or more in which all score the same",
         meaning="These prompts teach nothing in this step: their advantages are exactly zero.",
         healthy="Below 0.3.",
-        remedy="High from the start: larger groups, or a reward with more levels. Rising late: the prompts are solved, add harder ones.",
+        remedy=(
+            "High from the start: larger groups, or a reward with more levels. Rising late: the prompts are "
+            "solved, add harder ones."
+        ),
     ),
     Metric(
         name="unscored",
@@ -92,11 +101,21 @@ REWARD = (
 
 SIGNAL = (
     Metric(
+        name="singletons",
+        title="Prompts without a comparison",
+        formula="number of groups with fewer scored samples than the estimator needs",
+        meaning="Nothing to compare with: what such a sample gets is `pipeline.base.singleton`, 0 by default.",
+        healthy="0.",
+        remedy="Find out why samples are unscored, or raise `rollout.group_size`.",
+    ),
+    Metric(
         name="advantages/mean_abs",
         title="Size of the advantages",
         formula="mean |A| after clipping",
         meaning="How strongly the step pushes on average.",
-        healthy="0.5 to 1 for estimators that divide by a standard deviation; in the unit of the reward for the others.",
+        healthy=(
+            "0.5 to 1 for estimators that divide by a standard deviation; in the unit of the reward for the others."
+        ),
         remedy="Falling to 0: see `frac_reward_zero_std`.",
     ),
     Metric(
@@ -107,6 +126,22 @@ SIGNAL = (
         healthy="Below `pipeline.clip`.",
         remedy="Always at the clip: the reward has outliers; rescale it, or let the whole batch's spread divide.",
     ),
+    Metric(
+        name="advantages/frac_nonzero",
+        title="Samples that teach",
+        formula="share of advantages that are not 0",
+        meaning="The rest of the step only feels the KL terms.",
+        healthy="Above 0.7.",
+        remedy="See `frac_reward_zero_std`.",
+    ),
+    Metric(
+        name="advantages/frac_clipped",
+        title="Clipped advantages",
+        formula="share of advantages that `pipeline.clip` has changed",
+        meaning="How often the clip acts.",
+        healthy="Below 0.02.",
+        remedy="High: the reward has outliers; rescale it, or raise the clip.",
+    ),
 )
 
 UPDATE = (
@@ -114,7 +149,10 @@ UPDATE = (
         name="loss",
         title="Loss",
         formula="policy_loss + the weighted KL terms",
-        meaning="What is differentiated. Its value says little: on-policy the policy term is minus the mean advantage, about 0.",
+        meaning=(
+            "What is differentiated. Its value says little: on-policy the policy term is minus the mean "
+            "advantage, about 0."
+        ),
         healthy="Any small number; it need not fall.",
         remedy="Judge the run by reward and held-out reward.",
     ),
@@ -132,7 +170,10 @@ UPDATE = (
         formula="mean over samples, times and latent elements of (v - (noise - x0))^2",
         meaning="How well the network still predicts the velocity of its own pictures (AWM).",
         healthy="Stays within some tens of percent of its first value.",
-        remedy="Climbing steadily: the policy leaves the data; raise `kl_beta` or `lagged.kl_beta`, lower the learning rate.",
+        remedy=(
+            "Climbing steadily: the policy leaves the data; raise `kl_beta` or `lagged.kl_beta`, lower the "
+            "learning rate."
+        ),
     ),
     Metric(
         name="kl",
@@ -151,6 +192,14 @@ UPDATE = (
         remedy="Spikes: lower the learning rate or raise `algorithm.lagged.kl_beta`.",
     ),
     Metric(
+        name="lagged_decay",
+        title="Share that the lagged policy keeps",
+        formula="min(lagged.max_decay, lagged.decay_per_step * step)",
+        meaning="How slowly the lagged policy follows: 0 is at once.",
+        healthy="Rises to `lagged.max_decay`.",
+        remedy="Change `algorithm.lagged`.",
+    ),
+    Metric(
         name="ratio_deviation",
         title="Deviation of the likelihood ratio",
         formula="mean |ratio - 1|",
@@ -161,7 +210,7 @@ UPDATE = (
     Metric(
         name="clip_ratio",
         title="Clipped share",
-        formula="share of ratios whose gradient the clip has switched off",
+        formula="share of ratios outside [1 - clip_range, 1 + clip_range]",
         meaning="How often the trust region acts.",
         healthy="0 with one update per rollout, otherwise below 0.3.",
         remedy="High: fewer updates per rollout or a smaller learning rate.",
@@ -169,10 +218,13 @@ UPDATE = (
     Metric(
         name="grad_norm",
         title="Gradient norm",
-        formula="L2 norm of the gradient of all trained weights, before clipping",
+        formula="L2 norm of the gradient of all trained weights before clipping, mean over the step's updates",
         meaning="How large an update wants to be; `optimizer.max_grad_norm` cuts it.",
         healthy="Level, within a factor of ten.",
-        remedy="Always above the clip: the clip sets the step, so lower the learning rate. 0: nothing is learnt, see `frac_reward_zero_std`.",
+        remedy=(
+            "Always above the clip: the clip sets the step, so lower the learning rate. 0: nothing is learnt, "
+            "see `frac_reward_zero_std`."
+        ),
     ),
     Metric(
         name="learning_rate",
@@ -193,7 +245,7 @@ UPDATE = (
     Metric(
         name="checkpoint_failed",
         title="Failed checkpoint",
-        formula="1 in a step whose checkpoint could not be written",
+        formula="1 in the step after one whose checkpoint could not be written",
         meaning="The previous checkpoint is still there and training went on.",
         healthy="Absent.",
         remedy="Free disk space; the next checkpoint is tried as usual.",
@@ -207,7 +259,10 @@ HELDOUT = (
         formula="mean of that reward over the held-out prompts and their fixed seeds",
         meaning="The number to believe: prompts that were never trained on, always from the same noise.",
         healthy="Rises with the training reward.",
-        remedy="Flat or falling while `reward` rises: reward hacking or overfitting. More prompts, more KL, or stop earlier.",
+        remedy=(
+            "Flat or falling while `reward` rises: reward hacking or overfitting. More prompts, more KL, or stop "
+            "earlier."
+        ),
     ),
     Metric(
         name="eval/<name>/<class>",
@@ -223,7 +278,7 @@ TIME = (
     Metric(
         name="time/step",
         title="Time of a step",
-        formula="wall-clock seconds of a step, without evaluation, checkpoints and pictures",
+        formula="wall-clock seconds of a step on the main process, without evaluation, checkpoints and pictures",
         meaning="What a step costs.",
         healthy="Level.",
         remedy="Growing: a leak, or another program on the machine.",
@@ -232,9 +287,15 @@ TIME = (
         name="time/<stage>",
         title="Time of a stage",
         formula="seconds spent in that stage; time of an inner stage is not counted in the outer one",
-        meaning="encode, rollout, decode, reward, advantage, forward, backward, optimizer, record; evaluate and checkpoint are apart.",
+        meaning=(
+            "encode, rollout, decode, reward, advantage, forward, backward, optimizer, record are parts of a "
+            "step; evaluate, checkpoint and pictures are apart from it."
+        ),
         healthy="encode + rollout + decode + reward + forward + backward are at least 95 % of the step.",
-        remedy="`reward` large: a slow scorer. `rollout` large: raise `rollout.batch_size`. `forward` large: raise `training.micro_batch_size`.",
+        remedy=(
+            "`reward` large: a slow scorer. `rollout` large: raise `rollout.batch_size`. `forward` large: raise "
+            "`training.micro_batch_size`."
+        ),
     ),
     Metric(
         name="images_per_second",
@@ -267,9 +328,15 @@ def markdown() -> str:
     lines = [
         "# Metrics",
         "",
-        "Printed from `align/report/metrics.py` by `python -m align.report.metrics > docs/metrics.md`; edit the table there.",
+        (
+            "Printed from `align/report/metrics.py` by `python -m align.report.metrics > docs/metrics.md`; edit "
+            "the table there."
+        ),
         "",
-        "Every metric is one number per step in `metrics.jsonl` and in each tracker. Means are over all samples of all",
+        (
+            "Every metric is one number per step in `metrics.jsonl` and in each tracker. Means are over all "
+            "samples of all"
+        ),
         "processes. Names follow TRL where TRL has one.",
     ]
     for title, metrics in GROUPS.items():

@@ -14,7 +14,7 @@ from align.report.curves import Series, gain_chart, line_chart
 from align.report.gains import ALL, Gain
 from align.report.grids import data_uri, evenly
 from align.report.metrics import Metric, describe
-from align.report.read import Run, Sample, Tile
+from align.report.records import Run, Sample, Tile
 from align.report.summary import Summary, sentences, summarise, trained_rewards
 
 COLUMNS = 8  # steps of the progress strip

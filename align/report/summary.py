@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from align.report import words
 from align.report.gains import ALL, Gain, gains
-from align.report.read import Run
+from align.report.records import Run
 
 REST = "everything else"  # time of a step that belongs to no stage
 # Metrics that count mishaps: what is counted, and the rest of the sentence.
@@ -70,6 +70,7 @@ class Summary:
 
 def summarise(run: Run) -> Summary:
     """All numbers of a run."""
+    steps = sum(row["step"] > 0 for row in run.metrics)  # step 0 is the evaluation before training
     stages, seconds, overhead = stage_times(run.metrics)
     _, rewards = run.series("reward")
     compared: tuple[Gain, ...] = ()
@@ -77,8 +78,8 @@ def summarise(run: Run) -> Summary:
         compared = tuple(gains(run.evaluations[0], run.evaluations[-1]))
     return Summary(
         title=run.folder.resolve().name,
-        steps=len(run.metrics),
-        samples=len(run.metrics) * samples_per_step(run.config),
+        steps=steps,
+        samples=steps * samples_per_step(run.config),
         seconds=seconds,
         reward=(rewards[0], rewards[-1]) if rewards else (math.nan, math.nan),
         gains=compared,
@@ -140,12 +141,13 @@ def problems(run: Run, compared: Sequence[Gain]) -> list[str]:
 
 def sentences(run: Run, summary: Summary) -> list[str]:
     """The paragraph at the top of the page: what was trained, how long, and what came of it."""
-    if not summary.steps:
+    if not summary.steps and summary.headline is None:
         return ["No step has finished yet."]
-    trained = _trained(run.config)
-    cost = f" in {words.duration(summary.seconds)}" if math.isfinite(summary.seconds) else ""
-    made = f": {words.plural(summary.samples, 'picture')}{cost}" if summary.samples else cost
-    found = [f"{trained} for {words.plural(summary.steps, 'step')}{made}."]
+    found = (
+        [_training(run, summary)]
+        if summary.steps
+        else [f"{_name(run.config, 'model', 'path', 'The model')} was evaluated."]
+    )
     gain = summary.headline
     if gain is not None:
         rows = run.evaluations[-1].rows
@@ -166,8 +168,15 @@ def sentences(run: Run, summary: Summary) -> list[str]:
     return found
 
 
+def _training(run: Run, summary: Summary) -> str:
+    """What was trained and what it took."""
+    cost = f" in {words.duration(summary.seconds)}" if math.isfinite(summary.seconds) else ""
+    made = f": {words.plural(summary.samples, 'picture')}{cost}" if summary.samples else cost
+    return f"{_trained(run.config)} for {words.plural(summary.steps, 'step')}{made}."
+
+
 def _trained(config: Mapping[str, object]) -> str:
-    """ "AWM trained builtin:tiny on shapes", as far as the config says."""
+    """The beginning of the sentence "AWM trained builtin:tiny on the reward shapes", as far as the config says."""
     method = _name(config, "algorithm", "kind", "The run").upper() if "algorithm" in config else "The run"
     model = _name(config, "model", "path", "its model")
     rewards = trained_rewards(config)

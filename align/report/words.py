@@ -6,7 +6,7 @@ import math
 import re
 
 from align.report.gains import Gain
-from align.report.read import Interval
+from align.report.records import Interval
 
 DASH = "–"
 

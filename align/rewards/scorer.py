@@ -120,7 +120,7 @@ def _available(samples: Samples) -> Mapping[str, Any]:
     return {**samples.columns, **{name: value for name, value in own.items() if value is not None}}
 
 
-def _as_list(returned: object, n: int) -> tuple[list[object], str]:
+def _as_list(returned: object, n: int) -> tuple[Sequence[object], str]:
     """The scores one by one, or what is wrong with all of them together."""
     if isinstance(returned, Tensor):
         returned = returned.detach().cpu()
@@ -131,7 +131,7 @@ def _as_list(returned: object, n: int) -> tuple[list[object], str]:
     except Exception as error:  # a 0-d array, or a generator that fails
         return [], _shortened(f"returned a {type(returned).__name__} that cannot be read ({error}). {CONTRACT}")
     if len(values) != n:
-        return [], (f"returned {len(values)} scores for {n} samples. {CONTRACT}")
+        return [], f"returned {len(values)} scores for {n} samples. {CONTRACT}"
     return values, ""
 
 
@@ -143,8 +143,11 @@ def _as_number(value: object) -> tuple[float, str]:
     if isinstance(value, str | bytes | bytearray):
         return math.nan, f"returned a {kind} instead of a number"
     try:
-        number = float(value)  # type: ignore[arg-type]  # anything may come from a user's function
-    except (TypeError, ValueError, RuntimeError, OverflowError):
+        item = getattr(value, "item", None)  # numpy and torch: a scalar, or an array that holds one number
+        number = float(item() if callable(item) else value)  # type: ignore[arg-type]  # whatever the user returned
+    except OverflowError:
+        number = LARGEST * 2
+    except (TypeError, ValueError, RuntimeError):
         return math.nan, f"returned a {kind} instead of a number"
     if math.isnan(number):
         return math.nan, "returned nan: it could not score the sample"

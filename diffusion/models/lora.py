@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffusion.models.locate import ModelError
+
 if TYPE_CHECKING:
     from align.engine.adapters import Policy
 
@@ -39,3 +41,29 @@ def save_lora(policy: Policy, folder: Path) -> Path:
         metadata={"format": "pt", "lora_adapter_metadata": header},
     )
     return path
+
+
+def is_lora_folder(folder: Path) -> bool:
+    """Whether `save_lora` (or diffusers) has written an adapter here."""
+    return (folder / FILE).is_file()
+
+
+def load_lora(folder: Path, policy: Policy) -> None:
+    """Inverse of `save_lora`: put a saved adapter into a policy with an adapter of the same rank on the same layers.
+
+    Raises:
+        ModelError: the file holds other layers or other shapes.
+    """
+    from safetensors.torch import load_file
+
+    saved = {name.removeprefix(f"{_PART}."): tensor for name, tensor in load_file(folder / FILE).items()}
+    ours = {name: tuple(weight.shape) for name, weight in policy.state_dict().items()}
+    theirs = {name: tuple(weight.shape) for name, weight in saved.items()}
+    if ours != theirs:
+        differing = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+        raise ModelError(
+            f"{folder / FILE} is an adapter of another kind: {len(differing)} weights differ, such as {differing[0]} "
+            f"({theirs.get(differing[0], 'absent')} in the file, {ours.get(differing[0], 'absent')} here).",
+            way_out="Set model.lora.rank and model.lora.targets to those of the file.",
+        )
+    policy.load_state_dict(saved)

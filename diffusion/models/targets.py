@@ -1,4 +1,4 @@
-"""Named sets of layers for low-rank adapters of the SD3 family, as module-name endings. Torch-free: the plan counts them.
+"""Named sets of layers for low-rank adapters of the SD3 family, as module-name endings. Torch-free, for the plan.
 
 The joint attention of both streams and its feed-forward layers are the sets of the released configurations.
 """

@@ -4,7 +4,7 @@ Same classes as Stable Diffusion 3.5; only the sizes differ.
 
     AutoencoderKL                  64 x 64 x 3 -> 8 x 8 x 16
     CLIPTextModelWithProjection    twice, width 64; hidden states are concatenated to 128, pooled outputs too
-    SD3Transformer2DModel          4 layers x width 128, 64 picture tokens (patch size 1), qk RMS norm
+    SD3Transformer2DModel          4 layers x width 128, 16 picture tokens (patch size 2), qk RMS norm
     FlowMatchEulerDiscreteScheduler
     T5                             absent (None)
 
@@ -59,7 +59,7 @@ def transformer() -> SD3Transformer2DModel:
     """The velocity network, with DiT's start: modulations and the last layer are zero, so every block begins as identity."""
     network = SD3Transformer2DModel(
         sample_size=LATENT_SIDE,
-        patch_size=1,
+        patch_size=2,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
         num_layers=LAYERS,

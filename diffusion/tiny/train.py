@@ -1,9 +1,11 @@
-"""Train the embedded text-to-image model. Four stages, each starting from the files that the one before left in RUN:
+"""Make the embedded text-to-image model. Stages, each starting from the files that the one before left in RUN:
 
     python -m diffusion.tiny.train autoencoder --run RUN --minutes 8
     python -m diffusion.tiny.train latents     --run RUN
     python -m diffusion.tiny.train transformer --run RUN --minutes 55
     python -m diffusion.tiny.train export      --run RUN --to diffusion/tiny/model
+    python -m diffusion.tiny.train log         --run RUN        (thins the log into the repository)
+    python -m diffusion.tiny.train prompts     --run RUN        (writes the prompt files)
 
 RUN holds checkpoints and `log.jsonl`; it does not belong in the repository. `transformer` resumes from its last checkpoint
 and `export` may be called while it trains. On Linux, set MALLOC_MMAP_MAX_=0 and MALLOC_TRIM_THRESHOLD_=100000000000:
@@ -18,7 +20,7 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
-from diffusion.tiny import build, dataset, model_path, train_autoencoder, train_transformer
+from diffusion.tiny import build, dataset, flow_matching, model_path, prompts_path, train_autoencoder, train_transformer
 from diffusion.tiny.train_autoencoder import Log
 
 PICTURES = 60_000
@@ -88,17 +90,32 @@ def export_stage(options: argparse.Namespace) -> None:
     of two types cannot run; so the text encoders' files are float32.
     """
     tokenizer = build.tokenizer()
-    model = train_transformer.Model(tokenizer)
+    model = flow_matching.Model(tokenizer)
     state = torch.load(options.run / "transformer.pt", weights_only=True)
     model.load_state_dict({**state["model"], **state["ema"]})
     vae = AutoencoderKL.from_pretrained(options.run / "vae")
     encoders = (model.text_encoder, model.text_encoder_2)
     pipeline = build.assemble(vae.half(), model.transformer.half(), encoders, tokenizer)
     pipeline.save_pretrained(options.to)
+    declare_absent(options.to, ("text_encoder_3", "tokenizer_3"))
     print(f"step {state['step']}, {state['seconds'] / 60:.1f} minutes of training -> {options.to}")
 
 
-def thin_log(options: argparse.Namespace) -> None:
+def declare_absent(folder: Path, parts: tuple[str, ...]) -> None:
+    """Enter parts that are None into `model_index.json`: saving drops them, loading insists on them."""
+    index = folder / "model_index.json"
+    content = json.loads(index.read_text()) | {part: [None, None] for part in parts}
+    index.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def prompts_stage(options: argparse.Namespace) -> None:
+    """Write the prompt files; needs no run."""
+    for split in dataset.ROWS:
+        lines = [json.dumps(row) for row in dataset.prompt_rows(split)]
+        prompts_path(split).write_text("\n".join(lines) + "\n")
+
+
+def log_stage(options: argparse.Namespace) -> None:
     """Copy the run's log beside this file, at most some hundreds of rows."""
     rows = (options.run / "log.jsonl").read_text().splitlines()
     every = max(1, len(rows) // LOG_ROWS)
@@ -111,7 +128,8 @@ STAGES = {
     "latents": latents_stage,
     "transformer": transformer_stage,
     "export": export_stage,
-    "log": thin_log,
+    "prompts": prompts_stage,
+    "log": log_stage,
 }
 
 

@@ -15,7 +15,8 @@ EPS = torch.tensor([[4.0, 3.0]])
 def test_flow_path_by_hand():
     """x_0 = (2, -1), eps = (4, 3), t = 1/4: x_t = 3/4 x_0 + 1/4 eps = (2.5, 0), v = eps - x_0 = (2, 4).
 
-    Back: x_t - t v = (2.5 - 0.5, 0 - 1) = (2, -1);  x_t + 3/4 v = (2.5 + 1.5, 0 + 3) = (4, 3);  score = -eps / t = (-16, -12)
+    Back: x_t - t v = (2.5 - 0.5, 0 - 1) = (2, -1);  x_t + 3/4 v = (2.5 + 1.5, 0 + 3) = (4, 3);
+    score = -eps / t = (-16, -12)
     """
     x, v = paths.noised(X0, EPS, 0.25), paths.target_velocity(X0, EPS)
     assert_close(x, torch.tensor([[2.5, 0.0]]), rtol=0, atol=0)
@@ -64,9 +65,9 @@ def test_dtype_of_the_latents_is_kept(dtype, t):
 
 def test_wrong_number_of_times_says_what_was_expected():
     with pytest.raises(ValueError, match=r"each of the 3 rows; found shape \(2,\)"):
-        paths.noised(torch.zeros(3, 4), torch.zeros(3, 4), torch.tensor([0.1, 0.2]))
+        paths.per_row(torch.tensor([0.1, 0.2]), torch.zeros(3, 4))
     with pytest.raises(ValueError, match=r"found shape \(3, 1\)"):
-        paths.noised(torch.zeros(3, 4), torch.zeros(3, 4), torch.full((3, 1), 0.1))
+        paths.per_row(torch.full((3, 1), 0.1), torch.zeros(3, 4))
 
 
 def test_diffusion_path_by_hand():

@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from diffusion import timesteps
 from diffusion.config import DiscreteTimes, LogitNormalTimes, UniformTimes
+from diffusion.strata import discrete_strata
 
 SD35 = [1, 0.960129, 0.913349, 0.857692, 0.790368, 0.707278, 0.602151, 0.464876, 0.278049, 0.008929, 0]
 FLUX_512 = [1, 0.903736, 0.789705, 0.652489, 0.484218, 0.273003, 0]
@@ -22,7 +23,7 @@ def f64(*values):
 
 def test_shift_by_hand():
     """s = 3, t = 1/2: 1.5 / (1 + 1) = 3/4; the ends stay."""
-    assert_close(timesteps.shift(f64(0, 0.5, 1), 3), f64(0, 0.75, 1), rtol=0, atol=0)
+    assert_close(timesteps.shift(f64(0, 0.5, 1), 3.0), f64(0, 0.75, 1), rtol=0, atol=0)
 
 
 def test_double_shift_of_sd35():
@@ -75,34 +76,6 @@ def test_no_steps_is_an_error():
 # --- densities -------------------------------------------------------------------------------------------------------
 
 
-def test_strata_of_the_released_configuration():
-    """14 steps, until 0.9: end = int(12.6) = 12; six strata of [1, 12) have the edges 1 + 11 k // 6 = 1, 2, 4, 6, 8, 10, 12."""
-    assert timesteps.discrete_strata(14, 6) == [(1, 2), (2, 4), (4, 6), (6, 8), (8, 10), (10, 12)]
-
-
-def test_strata_with_the_initial_time():
-    """allow: [0, 12) in six; always: index 0 and five strata of [1, 12): 1 + 11 k // 5 = 1, 3, 5, 7, 9, 12."""
-    assert timesteps.discrete_strata(14, 6, "allow") == [(0, 2), (2, 4), (4, 6), (6, 8), (8, 10), (10, 12)]
-    assert timesteps.discrete_strata(14, 6, "always") == [(0, 1), (1, 3), (3, 5), (5, 7), (7, 9), (9, 12)]
-    assert timesteps.discrete_strata(14, 1, "always") == [(0, 1)]
-
-
-def test_end_of_the_trained_times_survives_binary_fractions():
-    """0.29 * 100 is 28.999999999999996 in binary; the trained indices end at 29 all the same."""
-    assert timesteps.discrete_strata(100, 1, "allow", until=0.29) == [(0, 29)]
-
-
-@pytest.mark.parametrize(("steps", "draws", "initial"), [(4, 3, "skip"), (1, 1, "skip"), (4, 4, "allow"), (4, 4, "always")])
-def test_more_strata_than_times_is_an_error(steps, draws, initial):
-    with pytest.raises(ValueError, match=f"{draws} strata of training times do not fit .* {steps} steps"):
-        timesteps.discrete_strata(steps, draws, initial)
-
-
-def test_unknown_initial_is_an_error():
-    with pytest.raises(ValueError, match="'allow', 'always', 'skip'"):
-        timesteps.discrete_strata(14, 6, "never")
-
-
 def test_discrete_times_by_hand():
     """5 steps at 1, .8, .6, .4, .2, until 1: strata [1, 3) and [3, 5).
 
@@ -124,20 +97,24 @@ def test_discrete_times_stay_in_their_strata(steps, draws, initial, seed):
     uniforms = torch.rand(draws, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     uniforms[:, 0], uniforms[:, 1] = 0, 1 - 2**-53  # both ends of [0, 1)
     times = timesteps.discrete_times(uniforms, sigmas, initial=initial)
-    for row, (lower, upper) in zip(times, timesteps.discrete_strata(steps, draws, initial), strict=True):
+    for row, (lower, upper) in zip(times, discrete_strata(steps, draws, initial), strict=True):
         assert set(row.tolist()) <= set(sigmas[lower:upper].tolist())
         assert row[0] == sigmas[lower]
         assert row[1] == sigmas[upper - 1]
 
 
 def test_uniform_times_by_hand():
-    """T = 2, lowest 0.2, shift 3: u = 0 gives strata at 0 and 1/2 -> t = 0.2 and 0.6 -> 0.6/1.4 = 3/7 and 1.8/2.2 = 9/11."""
+    """T = 2, lowest 0.2, shift 3: u = 0 gives strata at 0 and 1/2 -> t = 0.2 and 0.6
+    -> 0.6/1.4 = 3/7 and 1.8/2.2 = 9/11.
+    """
     times = timesteps.uniform_times(f64(0, 0)[:, None], lowest=0.2, shift_factor=3.0)
     assert_close(times, f64(3 / 7, 9 / 11)[:, None])
 
 
 def test_logit_normal_times_by_hand():
-    """T = 2: u = (1, 0) gives (k + u) / 2 = 1/2, 1/2 -> normal 0 -> sigmoid 1/2 -> shift 3 -> 3/4; u = 0 in the first stratum gives 0."""
+    """T = 2: u = (1, 0) gives (k + u) / 2 = 1/2, 1/2 -> normal 0 -> sigmoid 1/2 -> shift 3 -> 3/4;
+    u = 0 in the first stratum gives 0.
+    """
     times = timesteps.logit_normal_times(torch.stack([f64(1, 0), f64(0, 0)]), lowest=0.01)
     assert_close(times, torch.stack([f64(0.75, 0.01), f64(0.75, 0.75)]))
 
@@ -155,7 +132,9 @@ def test_continuous_times_are_stratified_and_in_range(draws, shift_factor, seed)
 
 
 def test_logit_normal_has_its_quantiles():
-    """On an even grid of 999 u the median of sigmoid(N(mean, std)) is sigmoid(mean), and 15.87 % lie below sigmoid(mean - std)."""
+    """On an even grid of 9999 u the median of sigmoid(N(mean, std)) is sigmoid(mean),
+    and 15.87 % lie below sigmoid(mean - std).
+    """
     uniforms = ((torch.arange(9999, dtype=torch.float64) + 0.5) / 9999)[None]
     times = timesteps.logit_normal_times(uniforms, mean=0.3, std=0.8, shift_factor=1.0, lowest=0.0)[0]
     assert_close(times.median(), f64(0.3).sigmoid()[0], rtol=0, atol=1e-9)
@@ -203,7 +182,9 @@ def test_draws_have_the_dtype_of_the_schedule_and_follow_the_key(config, dtype):
 
 
 def test_settings_reach_the_densities():
-    """lowest = 0.5 before shift 1 keeps all times above 0.5; a logit-normal with mean 4 and std 0.1 stays near sigmoid(4) = 0.982."""
+    """lowest = 0.5 before shift 1 keeps all times above 0.5;
+    a logit-normal with mean 4 and std 0.1 stays near sigmoid(4) = 0.982.
+    """
     uniform = timesteps.draw_times(UniformTimes(lowest=0.5, shift=1.0, draws=3), SIGMAS, torch.arange(50), 1, 0)
     assert uniform.shape == (3, 50)
     assert uniform.min() >= 0.5
@@ -211,8 +192,3 @@ def test_settings_reach_the_densities():
     assert (normal - 0.982).abs().max() < 0.01
     early = timesteps.draw_times(DiscreteTimes(until=0.5, draws=2), SIGMAS, torch.arange(50), 1, 0)
     assert early.min() >= SIGMAS[6]
-
-
-def test_an_unknown_density_is_an_error():
-    with pytest.raises(TypeError, match="no density of training times for str"):
-        timesteps.times_from_uniforms("uniform", torch.zeros(1, 1), SIGMAS)

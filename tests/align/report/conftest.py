@@ -72,7 +72,7 @@ def metric_row(step: int, steps: int, chance: random.Random) -> dict[str, float]
     row |= {"ratio_deviation": 0.0, "clip_ratio": 0.0, "unscored": 0.0, "skipped_updates": 0.0}
     row |= {f"time/{name}": seconds * chance.uniform(0.9, 1.1) for name, seconds in times.items()}
     row["time/step"] = sum(value for name, value in row.items() if name.startswith("time/")) * 1.02
-    return row | {"time/checkpoint": 0.01, "time/evaluate": 0.4}
+    return row | {"time/checkpoint": 0.01, "time/evaluate": 0.4, "time/pictures": 0.02}
 
 
 def evaluation(step: int, quality: float, seeds: int) -> dict:
@@ -122,6 +122,8 @@ def build_run(
     (folder / "config.yaml").write_text(CONFIG)
     (folder / "plan.json").write_text(json.dumps(PLAN))
     rows = [metric_row(step, steps, chance) for step in range(1, steps + 1)]
+    if evaluations:
+        rows.insert(0, {"step": 0, "eval/shapes/mean": 0.5, "time/evaluate": 0.4})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     marks = sorted({0, *range(0, steps + 1, max(1, steps // 6)), steps})
     for step in marks if evaluations else ():
@@ -150,7 +152,7 @@ def _write_strip(folder: Path, marks: list[int], steps: int, side: int, prompt: 
         for number, (group, caption) in enumerate(CLASSES.items()):
             quality = min(1.0, 0.3 + 0.7 * step / steps)
             draw(quality, number, side).save(target / f"{number:03d}.png")
-            image = f"step_{step:06d}/{number:03d}.png"
+            image = f"strip/step_{step:06d}/{number:03d}.png"
             rewards = {"shapes": round(quality, 3), "shapes_strict": float(quality > 0.8)}
             text = caption if prompt is None else f"{prompt} {number}"
             lines.append({"step": step, "prompt": text, "class": group, "seed": 0, "image": image, "rewards": rewards})

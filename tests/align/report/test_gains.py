@@ -5,7 +5,7 @@ import math
 import pytest
 
 from align.report.gains import gains, pair_rows
-from align.report.read import Evaluation, EvaluationRow, Interval
+from align.report.records import Evaluation, EvaluationRow, Interval
 
 
 def rows(values, group="all", prompts=None):
@@ -32,7 +32,7 @@ def evaluation(step, found, classes=()):
 
 
 def test_difference_by_hand():
-    """Before 0 0 1 1, after 1 0 1 1: one of four improves, mean difference 1/4; all values are 0 or 1, so it is a rate."""
+    """Before 0 0 1 1, after 1 0 1 1: one of four improves, a mean difference of 1/4; all are 0 or 1: a rate."""
     (gain,) = gains(evaluation(0, rows([0.0, 0.0, 1.0, 1.0])), evaluation(9, rows([1.0, 0.0, 1.0, 1.0])))
     assert gain.difference.mean == pytest.approx(0.25)
     assert gain.difference.low <= 0.25 <= gain.difference.high

@@ -12,7 +12,7 @@ from align.report.grids import MARGIN, contact_sheet, data_uri, evenly, progress
 
 
 def test_a_contact_sheet_by_hand():
-    """Three 10-pixel tiles in two columns without captions: width 12 + 2 * (10 + 12) = 56, height the same for two rows."""
+    """Three tiles of 10 pixels in two columns, no captions: width 12 + 2 * (10 + 12) = 56, so is the height."""
     colors = ("#ff0000", "#00ff00", "#0000ff")
     sheet = contact_sheet([Image.new("RGB", (10, 10), color) for color in colors], columns=2)
     assert sheet.size == (56, 56)

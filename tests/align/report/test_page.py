@@ -110,7 +110,7 @@ def test_a_long_prompt_is_shortened_and_kept_whole_as_a_tooltip(make_run):
 
 def test_metrics_that_are_not_finite_are_a_problem_and_no_curve(make_run):
     folder = make_run(steps=3)
-    rows = [json.loads(line) | {"kl": None} for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    _, *rows = [json.loads(line) | {"kl": None} for line in (folder / "metrics.jsonl").read_text().splitlines()]
     (folder / "metrics.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     text = text_of(write_report(folder))
     assert "kl was not a finite number in 3 steps." in text
@@ -125,7 +125,7 @@ def test_a_run_that_has_only_a_config_has_a_page(tmp_path):
 def test_an_older_page_is_replaced(make_run):
     folder = make_run(steps=2)
     (folder / "report.html").write_text("old")
-    assert "old" != write_report(folder).read_text(encoding="utf-8")
+    assert write_report(folder).read_text(encoding="utf-8") != "old"
 
 
 def test_a_missing_strip_picture_leaves_a_gap(make_run):
@@ -136,9 +136,10 @@ def test_a_missing_strip_picture_leaves_a_gap(make_run):
 
 def test_the_strip_is_also_one_picture(make_run, tmp_path):
     path = write_strip(make_run(steps=6), tmp_path / "strip.png", columns=3, tile=64)
-    assert Image.open(path).size == (12 + 3 * 76, 12 + 17 + 4 * (76 + 17))
+    with Image.open(path) as picture:
+        assert picture.size == (12 + 3 * 76, 12 + 17 + 4 * (76 + 17))
 
 
 def test_a_run_without_a_strip_says_how_to_get_one(make_run, tmp_path):
-    with pytest.raises(ValueError, match="evaluation.strip_every"):
+    with pytest.raises(ValueError, match=r"evaluation\.strip_every"):
         write_strip(make_run(steps=1, pictures=False), tmp_path / "strip.png")

@@ -10,7 +10,7 @@ from align.report.summary import REST, problems, samples_per_step, sentences, st
 
 
 def test_stage_times_by_hand():
-    """Two steps of 10 s and 30 s. rollout 4 + 14, backward 5 + 13, optimizer 0 + 2: needed 36 of 40 s, so 10 % overhead.
+    """Two steps of 10 s and 30 s. rollout 4 + 14, backward 5 + 13, optimizer 0 + 2: 36 of 40 s, 10 % overhead.
 
     Of it the optimizer has 2 s, and 2 s belong to no stage. Evaluation is apart from the step.
     """
@@ -90,3 +90,13 @@ def test_a_held_out_class_that_fell_is_a_problem(make_run):
 @pytest.mark.parametrize("config", [{}, {"rollout": None}, {"rollout": {"group_size": "x"}}])
 def test_a_config_that_does_not_say_gives_no_samples(config):
     assert samples_per_step(config) == 0
+
+
+def test_a_folder_of_evaluations_alone_is_summarised(make_run):
+    folder = make_run(steps=6)
+    (folder / "metrics.jsonl").unlink()
+    run = read_run(folder)
+    summary = summarise(run)
+    assert sentences(run, summary)[0] == "builtin:tiny was evaluated."
+    assert summary.headline is not None
+    assert summary.problems == ()

@@ -6,7 +6,7 @@ import pytest
 
 from align.report import words
 from align.report.gains import Gain
-from align.report.read import Interval
+from align.report.records import Interval
 
 
 def gain(before, after, low, high, is_rate):

@@ -1,0 +1,148 @@
+"""Commands that run a model: `demo`, `train`, `evaluate`, `generate`, `score`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from align.cli.app import Overrides, app, command_line, commands_of, console, is_main_process, run_folder_of
+
+DEMO = "demo/awm_tiny"
+
+
+@app.command()
+def demo(
+    overrides: Overrides = None,
+    seed: Annotated[int | None, typer.Option(help="All randomness of the run follows from it.")] = None,
+) -> None:
+    """Train the embedded text-to-image model with a reward on this machine, and show that it got better."""
+    from align.config.load import load_config
+
+    first = [] if seed is None else [f"seed={seed}"]
+    _train(load_config(DEMO, [*first, *(overrides or ())]), name="demo")
+
+
+@app.command()
+def train(
+    config: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG", help="A config file, the name of a shipped config, or a run folder (which is resumed)."
+        ),
+    ],
+    overrides: Overrides = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run folder that `output.name` names, if it is there.")
+    ] = False,
+) -> None:
+    """Train a model, or go on with a run that was stopped."""
+    from align.config.load import load_config
+
+    loaded = load_config(config, overrides or ())
+    folder = run_folder_of(config)
+    if folder is None and resume:
+        folder = _named_run(loaded.output.directory, loaded.output.name)
+    _train(loaded, name=Path(config).stem, resume=folder)
+
+
+def _named_run(directory: str, name: str | None) -> Path | None:
+    """The run folder of a config with a name, if it has been made."""
+    from align.errors import AlignError
+
+    if name is None:
+        raise AlignError(
+            "`--resume` with a config needs to know which run: `output.name` is not set.",
+            "Give the run folder instead (`align train runs/NAME`), or set `output.name`.",
+        )
+    return run_folder_of(str(Path(directory) / name))
+
+
+def _train(config: Any, *, name: str, resume: Path | None = None) -> None:
+    """Train, then show the summary and where the page is (`Any`: the root dataclass of any branch)."""
+    from align.report.terminal import print_report
+
+    folder = commands_of(config).train(config, name=name, resume=resume, command=command_line())
+    if is_main_process():
+        console().print()
+        print_report(folder, console())
+        console().print(f"Report: {folder / 'report.html'}", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET", help="A checkpoint, a run folder (its last checkpoint), or a config (the base)."
+        ),
+    ],
+    overrides: Overrides = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the results.")] = None,
+) -> None:
+    """Draw the held-out prompts with fixed seeds and score the pictures."""
+    from align.config.load import load_config
+
+    loaded = load_config(target, overrides or ())
+    written = commands_of(loaded).evaluate(loaded, checkpoint=_checkpoint(target), output=output)
+    if is_main_process():
+        console().print(f"Written: {written}", soft_wrap=True)
+
+
+@app.command()
+def generate(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET", help="A checkpoint, a run folder (its last checkpoint), or a config (the base)."
+        ),
+    ],
+    overrides: Overrides = None,
+    prompt: Annotated[list[str] | None, typer.Option("--prompt", "-p", help="A prompt; may be repeated.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", help="A file of prompts, as in `prompts.heldout`.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Pictures per prompt, from the seeds 0, 1, ...")] = 4,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")] = Path("pictures"),
+) -> None:
+    """Draw pictures with a trained or base model."""
+    from align.config.load import load_config
+    from align.errors import AlignError
+
+    if not prompt and prompts is None:
+        raise AlignError("there is no prompt.", "Give one with `--prompt 'a red circle'`, or a file with `--prompts`.")
+    loaded = load_config(target, overrides or (), check=False)
+    pictures = commands_of(loaded).generate(
+        loaded,
+        checkpoint=_checkpoint(target),
+        prompts=tuple(prompt or ()),
+        prompts_file=prompts,
+        seeds=tuple(range(seeds)),
+        output=output,
+    )
+    if is_main_process():
+        console().print(f"{len(pictures)} pictures in {output}", soft_wrap=True)
+
+
+@app.command()
+def score(
+    images: Annotated[
+        Path, typer.Argument(metavar="IMAGES", help="A folder of pictures, taken in the order of their names.")
+    ],
+    reward: Annotated[list[str], typer.Option("--reward", "-r", help="A reward as in a config; may be repeated.")],
+    prompts: Annotated[Path | None, typer.Option("--prompts", help="A file with one prompt per picture.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSONL file for the scores.")] = None,
+    branch: Annotated[str, typer.Option(help="Whose samples these are.")] = "diffusion",
+) -> None:
+    """Score a folder of pictures with any rewards, without a model."""
+    from align.config.branches import branch_module, root_of
+
+    commands = branch_module(root_of(branch), "commands")
+    commands.score(images, rewards=tuple(reward), prompts=prompts, output=output)
+
+
+def _checkpoint(target: str) -> Path | None:
+    """The folder that holds trained weights: `target` if it is a checkpoint or a run folder; None for a config."""
+    path = Path(target).expanduser()
+    return path if path.is_dir() else None

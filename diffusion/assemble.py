@@ -1,0 +1,105 @@
+"""From settings to the objects of a run. Whatever a user can get wrong is read here, before a model is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from align.engine.adapters import Policy
+from align.rewards.scorer import Scorer
+from align.shaping.pipeline import SignalPipeline
+from diffusion.awm import Awm
+from diffusion.collect import Collector
+from diffusion.config import AwmConfig, DiffusionRun
+from diffusion.evaluate import Evaluator
+from diffusion.models.base import DiffusionModel
+from diffusion.prompts import PromptSet, read_prompts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from align.engine.distributed import Processes
+    from align.engine.run import Run
+
+ALGORITHMS = {AwmConfig: Awm}
+"""Settings -> method."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a run reads.
+
+    Attributes:
+        prompts: to train on.
+        heldout: to evaluate on, None where evaluation is off.
+        scorer: the rewards that are trained on or logged.
+        evaluation_scorer: these and the rewards that are only evaluated.
+    """
+
+    prompts: PromptSet
+    heldout: PromptSet | None
+    scorer: Scorer
+    evaluation_scorer: Scorer
+
+
+def read_inputs(config: DiffusionRun) -> Inputs:
+    """Read prompts and find rewards.
+
+    Raises:
+        AlignError: a prompt file or a reward that cannot be used; says where and what to do.
+    """
+    prompts = read_prompts(config.prompts.train)
+    heldout = None if config.prompts.heldout is None else read_prompts(config.prompts.heldout)
+    scorer = Scorer(config.rewards)
+    scorer.check({"prompts", "images", *prompts.columns})
+    evaluation_scorer = Scorer((*config.rewards, *config.evaluation.rewards))
+    if heldout is not None:
+        evaluation_scorer.check({"prompts", "images", *heldout.columns})
+    return Inputs(prompts=prompts, heldout=heldout, scorer=scorer, evaluation_scorer=evaluation_scorer)
+
+
+def make_policy(config: DiffusionRun, model: DiffusionModel, *, keep_reference: bool = False) -> Policy:
+    """The trained weights of a model: fresh adapters, or all of them.
+
+    Args:
+        config: the run's settings.
+        model: the loaded model.
+        keep_reference: whether the weights from before training are needed; free with adapters, a second copy without.
+    """
+    lora = config.model.lora
+    identity = model.fingerprint()
+    if lora is None:
+        return Policy.full(model.network, keep_reference=keep_reference, identity=identity)
+    return Policy.lora(model.network, lora, model.lora_targets(lora.targets), seed=config.seed, identity=identity)
+
+
+def make_evaluator(
+    config: DiffusionRun, model: DiffusionModel, inputs: Inputs, processes: Processes, timer: Callable
+) -> Evaluator | None:
+    """The held-out evaluation, None where it is off."""
+    if inputs.heldout is None:
+        return None
+    return Evaluator(
+        config.evaluation,
+        model=model,
+        prompts=inputs.heldout,
+        scorer=inputs.evaluation_scorer,
+        processes=processes,
+        timer=timer,
+        resolution=config.rollout.resolution,
+        batch_size=config.rollout.batch_size,
+    )
+
+
+def make_algorithm(config: DiffusionRun, model: DiffusionModel, inputs: Inputs, run: Run) -> Awm:
+    """The method of a run."""
+    collector = Collector(
+        config,
+        model=model,
+        prompts=inputs.prompts,
+        scorer=inputs.scorer,
+        pipeline=SignalPipeline(config.pipeline),
+        processes=run.processes,
+        timer=run.timer,
+    )
+    return ALGORITHMS[type(config.algorithm)](collector, model=model, policy=run.policy, timer=run.timer)
