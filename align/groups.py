@@ -122,8 +122,7 @@ def check_ids(group_ids: Tensor) -> None:
 
 
 def _slots(group_ids: Tensor) -> tuple[Tensor, int]:
-    """A small non-negative number per group, gaps allowed: sorting a million ids is skipped where they are nearly
-    dense."""
+    """A small non-negative number per group, gaps allowed, so that nearly dense ids need no sorting."""
     check_ids(group_ids)
     if group_ids.numel() == 0:
         return group_ids.long(), 0

@@ -30,5 +30,5 @@ install_import_hook(
 )
 
 # The same examples in every run, no time limit that a busy machine could miss, no files left behind.
-settings.register_profile("suite", deadline=None, derandomize=True, database=None, max_examples=50)
+settings.register_profile("suite", deadline=None, derandomize=True, database=None, max_examples=25)
 settings.load_profile("suite")

@@ -83,8 +83,7 @@ _REGISTERED: dict[str, Estimator] = {}
 def estimator(
     options_type: type[Options], *, requires: tuple[str, ...] = (), **declaration: Any
 ) -> Callable[[Function], Function]:
-    """Register the decorated function under the `kind` of its settings. `declaration`: further fields of
-    `Estimator`."""
+    """Register the decorated function under the `kind` of its settings; `declaration` fills fields of `Estimator`."""
 
     def register(function: Function) -> Function:
         entry = Estimator(options_type=options_type, function=function, requires=requires, **declaration)

@@ -181,8 +181,7 @@ def _masked(values: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _describe(ids: Int[Tensor, "n"], constant: Tensor, lonely: Tensor, n: int) -> dict[str, float]:
-    """Counts of groups: `frac_reward_zero_std` is the share, among groups that can be compared, whose rewards are all
-    equal."""
+    """Counts of groups. `frac_reward_zero_std`: of the groups that can be compared, the share with equal rewards."""
     comparable = len(ids[~lonely].unique())
     return {
         "frac_reward_zero_std": len(ids[constant].unique()) / max(comparable, 1),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from align.config import shipped
 from align.config.branches import branch_module, branches, root_of
 from align.config.diagnose import describe, nearest, problems_of
-from align.config.document import Document, Dumper, KeyPath, dotted, read_document
+from align.config.document import Document, Dumper, read_document
 from align.config.errors import ConfigError, Problem
 from align.config.overrides import apply_overrides, drop_settings_of_old_kinds, parse_override
 from align.config.paths import locate

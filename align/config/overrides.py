@@ -79,25 +79,29 @@ def _set(data: Any, override: Override) -> Problem | None:
     """Write the value into `data` in place, making missing sections; a problem if the path leads nowhere."""
     node = data
     for depth, part in enumerate(override.path):
-        parent = dotted(override.path[:depth])
-        if isinstance(part, int) != isinstance(node, list):
-            found = "a list, whose entries have numbers" if isinstance(node, list) else "no list"
-            return _refuse(override, f"`{parent}` is {found}.")
-        if isinstance(node, list) and isinstance(part, int):
-            if part > len(node):
-                return _refuse(override, f"`{parent}` has {len(node)} entries; the next free number is {len(node)}.")
-            if part == len(node):
-                node.append(None)
-        elif not isinstance(node, dict):
-            return _refuse(override, f"`{parent}` is the single value {node!r}, not a section.")
+        refusal = _misfit(node, part, dotted(override.path[:depth]))
+        if refusal:
+            return _refuse(override, refusal)
+        if isinstance(node, list) and part == len(node):
+            node.append(None)
         if depth == len(override.path) - 1:
             node[part] = override.value
             return None
-        current = node[part] if isinstance(node, list) else node.get(part)
-        if current is None:
-            node[part] = current = [] if isinstance(override.path[depth + 1], int) else {}
-        node = current
+        if child(node, part) is None:
+            node[part] = [] if isinstance(override.path[depth + 1], int) else {}
+        node = node[part]
     return None
+
+
+def _misfit(node: Any, part: str | int, name: str) -> str:
+    """Why `part` is no key of `node`, which is called `name`; empty if it is one."""
+    if isinstance(node, list) and isinstance(part, int):
+        return "" if part <= len(node) else f"`{name}` has {len(node)} entries; the next free number is {len(node)}."
+    if isinstance(node, list):
+        return f"`{name}` is a list, whose entries have numbers."
+    if isinstance(part, int):
+        return f"`{name}` is no list."
+    return "" if isinstance(node, dict) else f"`{name}` is the single value {node!r}, not a section."
 
 
 def _refuse(override: Override, message: str) -> Problem:

@@ -46,7 +46,7 @@ def item_type(annotation: Any) -> Any | None:
 
 def kind_of(section: type) -> str | None:
     """The value of `kind` that selects this dataclass, or None."""
-    return next((item.default for item in fields(section) if item.name == "kind"), None)
+    return next((str(item.default) for item in fields(section) if item.name == "kind"), None)
 
 
 def has_kinds(annotation: Any) -> bool:

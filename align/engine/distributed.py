@@ -37,7 +37,8 @@ def start_accelerator(mixed_precision: str = "no", *, find_unused_parameters: bo
     from accelerate.utils import DistributedDataParallelKwargs
 
     # Without the flag, Accelerate takes launched processes on a machine without accelerator for so many single ones.
-    cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes") or not torch.accelerator.is_available()
+    asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    cpu = asked or not torch.accelerator.is_available()
 
     data_parallel = DistributedDataParallelKwargs(
         broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=find_unused_parameters
@@ -47,7 +48,7 @@ def start_accelerator(mixed_precision: str = "no", *, find_unused_parameters: bo
     if accelerator.num_processes != launched:
         raise AlignError(
             f"{launched} processes were launched, but they found {accelerator.num_processes} in their group.",
-            "Launch with `accelerate launch --multi_gpu --num_processes N -m align train ...` (also without a GPU), or torchrun.",
+            "Launch with `accelerate launch --multi_gpu --num_processes N -m align train ...`, also without a GPU.",
         )
     if accelerator.num_processes > 1:
         atexit.register(_leave_group)

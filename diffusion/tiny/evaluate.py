@@ -65,6 +65,15 @@ def spread(kind: str, count: int) -> list[str]:
     return [every[k * len(every) // count] for k in range(count)]
 
 
+def load(folder: Path) -> "StableDiffusion3Pipeline":
+    """The pipeline of a folder, quiet. diffusers wants to be told that T5 is absent, although the folder says so."""
+    from diffusers import DiffusionPipeline
+
+    pipeline = DiffusionPipeline.from_pretrained(folder, text_encoder_3=None, tokenizer_3=None)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
 def draw(
     pipeline: "StableDiffusion3Pipeline",
     prompts: Sequence[str],
@@ -124,10 +133,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--grid", type=Path, help="also write the first pictures of each class as a PNG")
     options = parser.parse_args(arguments)
 
-    from diffusers import DiffusionPipeline
-
-    pipeline = DiffusionPipeline.from_pretrained(options.model)
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = load(options.model)
     rows, strips = [], []
     for kind in world.CLASSES:
         prompts = spread(kind, options.per_class)

@@ -97,15 +97,7 @@ def export_stage(options: argparse.Namespace) -> None:
     encoders = (model.text_encoder, model.text_encoder_2)
     pipeline = build.assemble(vae.half(), model.transformer.half(), encoders, tokenizer)
     pipeline.save_pretrained(options.to)
-    declare_absent(options.to, ("text_encoder_3", "tokenizer_3"))
     print(f"step {state['step']}, {state['seconds'] / 60:.1f} minutes of training -> {options.to}")
-
-
-def declare_absent(folder: Path, parts: tuple[str, ...]) -> None:
-    """Enter parts that are None into `model_index.json`: saving drops them, loading insists on them."""
-    index = folder / "model_index.json"
-    content = json.loads(index.read_text()) | {part: [None, None] for part in parts}
-    index.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def prompts_stage(options: argparse.Namespace) -> None:

@@ -163,7 +163,7 @@ class TestAggregate:
             aggregate(LOSS, MASK, "seq_mean_token_sum_norm")
 
     def test_an_unknown_mode(self):
-        with pytest.raises(ValueError, match="no aggregation mode 'token_meen'. Did you mean `token_mean`.*token_sum"):
+        with pytest.raises(ValueError, match=r"no aggregation mode 'token_meen'. Did you mean `token_mean`.*token_sum"):
             aggregate(LOSS, MASK, "token_meen")
 
 
@@ -202,5 +202,5 @@ class TestKl:
         assert reference.grad is None
 
     def test_an_unknown_kind(self):
-        with pytest.raises(ValueError, match="no KL estimator 'k4'.*k1, k2, k3"):
+        with pytest.raises(ValueError, match=r"no KL estimator 'k4'.*k1, k2, k3"):
             kl_estimate(OLD, OLD, "k4")

@@ -150,5 +150,5 @@ class TestPaired:
         assert (gain.mean, gain.low, gain.high) == pytest.approx((-loss.mean, -loss.high, -loss.low))
 
     def test_rows_must_be_the_same(self):
-        with pytest.raises(ValueError, match="found 1 and 2.*same prompts and seeds"):
+        with pytest.raises(ValueError, match=r"found 1 and 2.*same prompts and seeds"):
             paired_bootstrap_interval([1.0], [1.0, 2.0])

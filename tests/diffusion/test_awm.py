@@ -14,7 +14,7 @@ from align.engine.random import keyed_normal
 from diffusion.config import LaggedPolicyConfig, LogitNormalTimes, UniformTimes
 from diffusion.timesteps import draw_times
 
-from .models.assembled import RUN, Assembled, assemble
+from .models.assembled import RUN, Assembled, assemble, with_reward
 
 ONLY_POLICY = {"kl_beta": 0.0, "lagged": None}
 
@@ -127,7 +127,7 @@ def test_loss_equals_a_slow_loop(settings):
     new = slow_terms(parts, batch, 1)
     out = parts.awm.loss(batch)
     assert out.count == 4
-    assert_close(float(out.loss), slow_loss(parts, batch, new, old), rtol=1e-4, atol=2e-6)
+    assert_close(float(out.loss.detach()), slow_loss(parts, batch, new, old), rtol=1e-4, atol=2e-6)
     assert_close(float(out.metrics["matching_error"]), mean(t["error"] for d in new for t in d), rtol=1e-5, atol=1e-6)
     assert out.metrics["ratio_deviation"] > 1e-4  # the case is no trivial one
 
@@ -140,7 +140,7 @@ def test_guided_training_is_the_guided_policy():
     assert parts.awm.loss(batch).metrics["ratio_deviation"] == 0
     parts.disturb()
     terms = slow_terms(parts, batch, 1)
-    assert_close(float(parts.awm.loss(batch).loss), slow_loss(parts, batch, terms, terms), rtol=1e-4, atol=2e-6)
+    assert_close(float(parts.awm.loss(batch).loss.detach()), slow_loss(parts, batch, terms, terms), rtol=1e-4, atol=2e-6)
 
 
 def test_two_micro_batches_equal_one():
@@ -192,12 +192,10 @@ def test_zero_advantages_leave_only_the_pulls():
 
 def test_equal_rewards_teach_nothing():
     """A reward that is constant within each group: advantages and policy gradient are exactly 0."""
-    run = replace(RUN, rewards=(replace(RUN.rewards[0], function="jpeg_size", weight=1e-30),))
-    parts = assemble(replace(run, pipeline=PipelineConfig()), **ONLY_POLICY)
-    parts.awm._collector._scorer.rewards = tuple(
-        replace(reward, function=lambda *, images, prompts: [float(len(p)) for p in prompts])
-        for reward in parts.awm._collector._scorer.rewards
-    )
+    def length(*, images, prompts):
+        return [float(len(prompt)) for prompt in prompts]
+
+    parts = with_reward(length, replace(RUN, pipeline=PipelineConfig()), **ONLY_POLICY)
     batch = parts.awm.collect(1)
     assert batch.signal.advantages.abs().max() == 0
     assert parts.gradient(batch).abs().max() == 0
@@ -228,7 +226,7 @@ def test_removing_a_pull_of_weight_zero_changes_no_number():
     losses = []
     for parts in (with_pass, without):
         parts.disturb()
-        losses.append(float(parts.awm.loss(parts.awm.collect(1)).loss))
+        losses.append(float(parts.awm.loss(parts.awm.collect(1)).loss.detach()))
     assert losses[0] == losses[1]
 
 

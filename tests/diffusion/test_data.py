@@ -58,7 +58,9 @@ def test_every_prompt_is_used_once_before_any_is_used_again(per_step, extra, see
     """
     num_prompts, uses = per_step + extra, Counter()
     for step in range(3 * num_prompts // per_step + 2):
-        uses.update(step_rows(num_prompts, per_step, 1, seed, step).prompt_index.tolist())
+        drawn = step_rows(num_prompts, per_step, 1, seed, step).prompt_index.tolist()
+        assert len(set(drawn)) == per_step, "a step that spans two epochs repeats a prompt"
+        uses.update(drawn)
         epoch, into = divmod((step + 1) * per_step, num_prompts)
         assert all(uses[p] in (epoch, epoch + 1) for p in range(num_prompts))
         assert sum(uses[p] == epoch + 1 for p in range(num_prompts)) == into

@@ -33,7 +33,10 @@ def rows(made):
 
 
 def test_numbers_by_hand(run):
-    """16 pictures in 2 updates of 8 on 2 processes: 4 each, micro-batches of 3 -> 2; 8 pictures in rollouts of 3 -> 3."""
+    """16 pictures in 2 updates of 8 on 2 processes: 4 each, so 2 micro-batches of 3.
+
+    Each process samples 8 pictures: 3 rollouts of 3.
+    """
     found = rows(plan(run, processes=2))
     assert found["pictures"] == ("16", "4 prompts x 4")
     assert found["processes"] == ("2", "8 pictures each")
@@ -120,7 +123,7 @@ SHAPES = {
 
 @pytest.fixture
 def folder(tmp_path):
-    """A pipeline folder of 200 + 10 + 100 + 20 + 160 + 30 = 520 parameters, a text encoder of 50, an autoencoder of 40."""
+    """A network of 200 + 10 + 100 + 20 + 160 + 30 = 520 parameters, a text encoder of 50, an autoencoder of 40."""
     model = tmp_path / "model"
     write_safetensors(model / "transformer" / "diffusion_pytorch_model.safetensors", SHAPES)
     write_safetensors(model / "text_encoder" / "model.safetensors", {"w": (50,)})
@@ -152,10 +155,10 @@ def test_adapter_parameters_by_hand(targets, expected):
 
 
 def test_memory_by_hand(folder):
-    """LoRA rank 3 on attention: 150 trained. Weights: 520 + 50 frozen and 40 of the decoder, 150 adapters, 4 bytes each.
+    """LoRA rank 3 on attention: 150 trained. Weights: 520 + 50 frozen, 40 autoencoder, 150 adapters, 4 bytes each.
 
-    Gradients and Adam: 12 x 150. Copies (moving average, lagged policy): 2 x 4 x 150. Activations: 2 pictures x 6 times,
-    (8/2)^2 + 77 = 93 tokens, width 10, one layer, 34 bytes, twice for 32-bit numbers.
+    Gradients and Adam: 12 x 150. Copies (moving average, lagged policy): 2 x 4 x 150. Activations: 2 pictures x 6
+    times, (8/2)^2 + 77 = 93 tokens, width 10, one layer, 34 bytes, twice for 32-bit numbers.
     """
     config = DiffusionRun(model=Sd3Model(lora=LoraConfig(rank=3)), training=TrainingConfig(micro_batch_size=2))
     memory = guess_memory(config, folder)

@@ -225,12 +225,12 @@ def noisy_spread_after(rule, steps, **options):
 
 
 def test_marginals_of_gaussian_data_at_ten_and_at_many_steps():
-    """True std 0.5: published 0.431 (ODE) and 0.480 (a = 0.7) after 10 even steps; within 0.2 % after 1000."""
+    """True std 0.5: published 0.431 (ODE) and 0.480 (a = 0.7) after 10 even steps; within 0.5 % after 400."""
     assert spread_after(ode_step, 10) == pytest.approx(0.431, abs=5e-4)
     assert noisy_spread_after(flow_sde_step, 10, t_second=0.9) == pytest.approx(0.480, abs=5e-4)
-    assert spread_after(ode_step, 1000) == pytest.approx(0.5, abs=1e-3)
-    assert noisy_spread_after(flow_sde_step, 1000, t_second=0.999) == pytest.approx(0.5, abs=1e-3)
-    assert noisy_spread_after(dance_sde_step, 1000) == pytest.approx(0.5, abs=1e-3)
+    assert spread_after(ode_step, 400) == pytest.approx(0.5, abs=2.5e-3)
+    assert noisy_spread_after(flow_sde_step, 400, t_second=0.9975) == pytest.approx(0.5, abs=2.5e-3)
+    assert noisy_spread_after(dance_sde_step, 400) == pytest.approx(0.5, abs=2.5e-3)
 
 
 @given(seed=st.integers(0, 2**16), elements=st.integers(1, 6))

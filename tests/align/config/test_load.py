@@ -103,7 +103,7 @@ def test_a_config_that_is_not_there(tmp_path):
     with pytest.raises(AlignError, match="no config file, run folder or shipped config") as caught:
         load_config("awm_tinny")
     assert "Did you mean the shipped config" in str(caught.value)
-    with pytest.raises(AlignError, match="folder without config.yaml"):
+    with pytest.raises(AlignError, match=r"folder without config\.yaml"):
         load_config(tmp_path)
     (tmp_path / "x.yaml").write_bytes(b"seed: \xff\n")
     with pytest.raises(AlignError, match="UTF-8"):

@@ -66,7 +66,7 @@ def test_another_kind_drops_the_files_settings_that_it_does_not_have(toy):
 
 
 def test_but_not_those_that_were_overridden_too(toy):
-    with pytest.raises(ConfigError, match="override `sampler.noise_level=1`: `noise_level` is not a setting of `calm`"):
+    with pytest.raises(ConfigError, match="`noise_level` is not a setting of `calm`"):
         toy.load(TEXT, "sampler.kind=calm", "sampler.noise_level=1")
 
 

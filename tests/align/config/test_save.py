@@ -4,7 +4,6 @@ import json
 import os
 from dataclasses import replace
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 

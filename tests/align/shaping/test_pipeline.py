@@ -101,12 +101,12 @@ def test_clip_null_is_off():
 
 
 def test_a_clip_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="`pipeline.clip` must be above 0, found 0"):
+    with pytest.raises(ValueError, match=r"`pipeline.clip` must be above 0, found 0"):
         SignalPipeline(PipelineConfig(clip=0.0))
 
 
 def test_nothing_to_learn_from():
-    with pytest.raises(ValueError, match="all rewards \\(r0\\) have weight 0"):
+    with pytest.raises(ValueError, match=r"all rewards \(r0\) have weight 0"):
         SignalPipeline(PipelineConfig())(table([[1.0]] * 4, [0.0]), IDS)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -60,6 +62,25 @@ class Assembled:
             (out.loss * out.count / total).backward()
         weights = self.policy.trainable_parameters().values()
         return torch.cat([torch.zeros(w.numel()) if w.grad is None else w.grad.flatten() for w in weights])
+
+
+def with_reward(function: Callable, config: DiffusionRun = RUN, **algorithm: object) -> Assembled:
+    """The parts with this function as the only reward, wherever it was defined."""
+    parts = assemble(config, **algorithm)
+    parameters = inspect.signature(function).parameters.values()
+    takes_any = any(item.kind is item.VAR_KEYWORD for item in parameters)
+    scorer = parts.awm._collector._scorer
+    scorer.rewards = tuple(
+        replace(
+            reward,
+            name=function.__name__,
+            function=function,
+            accepts=None if takes_any else frozenset(item.name for item in parameters),
+            needs=(),
+        )
+        for reward in scorer.rewards
+    )
+    return parts
 
 
 def assemble(config: DiffusionRun = RUN, **algorithm: object) -> Assembled:
