@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from align.engine.adapters import Policy
+from align.engine.hooks import Hooks
+from align.engine.trackers import Picture
 from align.rewards.scorer import Scorer
 from align.shaping.pipeline import SignalPipeline
 from diffusion.awm import Awm
 from diffusion.collect import Collector
 from diffusion.config import AwmConfig, DiffusionRun
-from diffusion.evaluate import Evaluator
+from diffusion.evaluate import Evaluator, evaluation_sampler
 from diffusion.models.base import DiffusionModel
 from diffusion.prompts import PromptSet, read_prompts
+from diffusion.records import write_evaluation, write_strip
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 
 ALGORITHMS = {AwmConfig: Awm}
 """Settings -> method."""
+PICTURES = 24
+"""How many rows of an evaluation keep their picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +92,34 @@ def make_evaluator(
         scorer=inputs.evaluation_scorer,
         processes=processes,
         timer=timer,
-        resolution=config.rollout.resolution,
-        batch_size=config.rollout.batch_size,
+        settings=evaluation_sampler(config.evaluation, config.rollout),
+    )
+
+
+def make_hooks(config: DiffusionRun, evaluator: Evaluator | None, run: Run) -> Hooks:
+    """Evaluation and progress strip between steps, both with the averaged weights; nothing where evaluation is off."""
+    if evaluator is None:
+        return Hooks()
+
+    def evaluate(step: int) -> Mapping[str, float]:
+        with run.averaged_weights() as weights:
+            found = evaluator.evaluate(step, run.policy.module, weights, PICTURES)
+        if run.processes.is_main:
+            write_evaluation(run.folder.path, found)
+        return found.metrics()
+
+    def strip(step: int) -> list[Picture]:
+        with run.averaged_weights() as weights:
+            found = evaluator.strip(step, run.policy.module, weights)
+        if run.processes.is_main:
+            write_strip(run.folder.path, found)
+        return [Picture(image=image, caption=row.prompt) for row, image in zip(found.rows, found.images, strict=True)]
+
+    return Hooks(
+        evaluate=evaluate,
+        evaluate_every=config.evaluation.every,
+        pictures=strip,
+        pictures_every=config.evaluation.strip_every if config.evaluation.strip_prompts else 0,
     )
 
 

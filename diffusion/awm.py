@@ -7,13 +7,14 @@
 Paper (Xue et al., arXiv:2509.25050) -> released code -> here:
 
 * weighting: uniform -> ghuber, p = 0.25, times t -> both, `algorithm.weighting`.
-* times per sample: 4 -> 6 from strata of the rollout's schedule -> both, `algorithm.times`. The released code draws the times of a
-  micro-batch together; we draw them for each sample, because a result must not depend on the micro-batch size. Same expectation.
-* KL to the base: beta 0.4 or 0.01 -> 0.0001 to 0.003 next to a lagged policy with weight 1 -> both, `kl_beta` and `lagged`. In the released
-  code the lagged term needs `kl_beta` > 0; here each stands alone.
+* times per sample: 4 -> 6 from strata of the rollout's schedule -> both, `algorithm.times`. The released code draws the
+  times of a micro-batch together; we draw them for each sample, because a result must not depend on the micro-batch
+  size. The expectation is the same.
+* KL to the base: beta 0.4 or 0.01 -> 0.0001 to 0.003 next to a lagged policy with weight 1 -> both, `kl_beta` and
+  `lagged`. In the released code the lagged term needs `kl_beta` > 0; here each stands alone.
 * sampler: Euler-Maruyama -> SA-Solver -> both and the plain ODE, `rollout.sampler`. Only the final latents are kept.
-* ratio: one update per rollout makes it exactly 1 and its clip never acts. Later updates of a rollout compare with the weights that drew
-  the samples, at the same times and noise.
+* ratio: one update per rollout makes it exactly 1 and its clip never acts. Later updates of a rollout compare with the
+  weights that drew the samples, at the same times and noise.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ class Awm:
         self._sigmas = model.sigmas(config.rollout.num_inference_steps, config.rollout.resolution)
         clip = config.pipeline.clip
         self._advantage_scale = self.config.advantage_max / clip if clip is not None else self.config.advantage_max
-        self._lagged = {name: weight.clone() for name, weight in policy.state_dict().items()} if self.config.lagged else {}
+        self._lagged = (
+            {name: weight.clone() for name, weight in policy.state_dict().items()} if self.config.lagged else {}
+        )
 
     def collect(self, step: int) -> DiffusionBatch:
         """Roll out and score; old log-probabilities for the updates that will find changed weights."""
@@ -99,11 +102,13 @@ class Awm:
         error = matching_error(velocity, probe.clean, probe.noise).view_as(probe.times)
         log_probs = self._log_probs(error, probe)
         advantages = micro.signal.advantages.to(log_probs) * self._advantage_scale
-        term = awm_policy_term(
-            log_probs, _old(micro, log_probs), advantages, self.config.clip_range, self.config.ratio
-        )
+        term = awm_policy_term(log_probs, _old(micro, log_probs), advantages, self.config.clip_range, self.config.ratio)
         loss = policy_loss = term.loss.mean()
-        metrics = {"policy_loss": policy_loss.detach(), "matching_error": error.detach().mean(), **self._ratio_metrics(term.log_ratio)}
+        metrics = {
+            "policy_loss": policy_loss.detach(),
+            "matching_error": error.detach().mean(),
+            **self._ratio_metrics(term.log_ratio),
+        }
         for name, (beta, other) in pulls.items():
             distance = velocity_kl(velocity, other, probe.times.flatten(), self.config.kl_weighting).mean()
             loss = loss + beta * distance
@@ -111,7 +116,7 @@ class Awm:
         return LossOutput(loss=loss, count=len(micro), metrics=metrics)
 
     def after_step(self, step: int) -> Mapping[str, float]:
-        """Let the lagged policy follow: target <- d target + (1 - d) current, with d from the number of the step just done (1, 2, ...)."""
+        """Let the lagged policy follow: target <- d target + (1 - d) current, d from the number of the step just done."""
         lagged = self.config.lagged
         if lagged is None:
             return {}
@@ -136,18 +141,20 @@ class Awm:
         pipeline = {name.removeprefix(_PIPELINE): value for name, value in state.items() if name.startswith(_PIPELINE)}
         self._collector.pipeline.load_state_dict(pipeline)
 
-    def _rollout_policy(self):  # noqa: ANN202 - a context manager
+    def _rollout_policy(self):
         return self._policy.swapped(self._lagged) if self.config.off_policy else nullcontext()
 
     def _with_old_log_probs(self, batch: DiffusionBatch) -> DiffusionBatch:
-        """Log-probabilities under the weights that roll out, for rows whose update comes after these weights have changed.
+        """Log-probabilities under the weights that roll out, for rows whose update comes after these have changed.
 
         The first update's own log-probabilities are the old ones (its ratio is exactly 1); it needs no pass.
         """
         first = 0 if self.config.off_policy else len(batch) // self._run.training.updates_per_rollout
         if first == len(batch):
             return batch
-        parts = [torch.full((first, self.config.times.draws), torch.nan, dtype=torch.float64, device=self._model.device)]
+        parts = [
+            torch.full((first, self.config.times.draws), torch.nan, dtype=torch.float64, device=self._model.device)
+        ]
         for rows in torch.arange(first, len(batch)).split(self._run.training.micro_batch_size):
             micro = batch.select(rows)
             probe = self._probe(micro)
@@ -176,7 +183,7 @@ class Awm:
         )
 
     def _pulls(self, probe: Probe, micro: DiffusionBatch) -> dict[str, tuple[float, Tensor]]:
-        """Metric name -> (weight, velocity) of each policy that the trained one is pulled to; a weight of 0 saves the pass."""
+        """Metric -> (weight, velocity) of each policy that the trained one is pulled to; a weight of 0 saves the pass."""
         pulls: dict[str, tuple[float, Tensor]] = {}
         lagged = self.config.lagged
         if self.config.kl_beta > 0:

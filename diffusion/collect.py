@@ -1,7 +1,7 @@
 """Collect a step: prompts -> rollout -> rewards -> gather -> shape and compare -> this process's batch.
 
-Shared by every on-line method. Each process scores its own pictures; the signal is then computed by every process on all rows of the
-step, in global order, so that advantages do not depend on the number of processes.
+Shared by every on-line method. Each process scores its own pictures; the signal is then computed by every process on all
+rows of the step, in global order, so that advantages do not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class DiffusionBatch:
         latents: final latents x0, float32.
         conditioning: one row per distinct prompt, shared by all selections.
         prompt_rows: row of `conditioning` for each sample.
-        old_log_probs: log-probabilities under the policy that drew the samples, NaN where the current policy still is that policy.
+        old_log_probs: log-probabilities under the policy that drew the samples; NaN where that still is the current one.
     """
 
     samples: Samples
@@ -62,12 +62,12 @@ class DiffusionBatch:
             self,
             samples=self.samples.select(rows.tolist()),
             rewards=replace(self.rewards, values=self.rewards.values[rows]),
-            signal=replace(
-                self.signal, scores=self.signal.scores[rows], advantages=self.signal.advantages[rows]
-            ),
+            signal=replace(self.signal, scores=self.signal.scores[rows], advantages=self.signal.advantages[rows]),
             latents=self.latents[rows.to(self.latents.device)],
             prompt_rows=self.prompt_rows[rows],
-            old_log_probs=None if self.old_log_probs is None else self.old_log_probs[rows.to(self.old_log_probs.device)],
+            old_log_probs=None
+            if self.old_log_probs is None
+            else self.old_log_probs[rows.to(self.old_log_probs.device)],
         )
 
 
@@ -95,7 +95,7 @@ def scored_in_background(
 ) -> tuple[list[Drawn], RewardTable]:
     """Score each finished batch in a thread while the next one is sampled.
 
-    One thread, so that rewards are called in the order of the batches; only the wait at the end counts as time for rewards.
+    One thread, so that rewards are called in the order of the batches; only the wait at the end counts as reward time.
     """
     batches: list[Drawn] = []
     futures: list[Future[RewardTable]] = []

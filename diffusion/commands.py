@@ -6,8 +6,7 @@ The command line imports this module late: it loads torch.
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,26 +17,24 @@ from align.config.load import CONFIG_NAME, save_config
 from align.config.shared import RewardConfig
 from align.engine.distributed import Processes, start_accelerator
 from align.engine.folder import RunFolder, step_number
-from align.engine.hooks import Hooks
 from align.engine.loop import train as train_loop
 from align.engine.run import Run
 from align.engine.saving import find_checkpoint, load_weights
 from align.engine.settings import RunSettings
 from align.engine.timers import Timers
-from align.engine.trackers import Picture
 from align.errors import AlignError
 from align.inspect.plan import print_plan
-from diffusion.assemble import Inputs, make_algorithm, make_evaluator, make_policy, read_inputs
-from diffusion.config import DiffusionRun, OdeSampler
-from diffusion.evaluate import Evaluation, Evaluator, gain
+from diffusion.assemble import PICTURES, make_algorithm, make_evaluator, make_hooks, make_policy, read_inputs
+from diffusion.config import DiffusionRun
+from diffusion.evaluate import evaluation_sampler
 from diffusion.generate import draw
 from diffusion.models import load_model
 from diffusion.models.lora import is_lora_folder, load_lora
 from diffusion.plan import plan
 from diffusion.prompts import PromptSet, read_prompts
-from diffusion.records import write_evaluation, write_strip
-from diffusion.rollout import SamplerSettings
-from diffusion.score import Scores, find_images, score_images
+from diffusion.records import write_evaluation
+from diffusion.score import Scores, find_images, image_files, score_images
+from diffusion.tables import base_table, gain_table, score_table
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -46,12 +43,8 @@ if TYPE_CHECKING:
     from align.engine.adapters import Policy
     from diffusion.models.base import DiffusionModel
 
-log = logging.getLogger(__name__)
-
 WEIGHTS = "weights"
 """Folder of a finished run that holds its weights as diffusers reads them."""
-PICTURES = 24
-"""How many rows of an evaluation keep their picture."""
 
 
 def train(config: DiffusionRun, *, name: str = "run", resume: Path | None = None, command: str = "") -> Path:
@@ -75,7 +68,7 @@ def train(config: DiffusionRun, *, name: str = "run", resume: Path | None = None
             model = load_model(config.model, accelerator.device)
             policy = make_policy(config, model, keep_reference=config.algorithm.kl_beta > 0)
             run = Run(accelerator, folder, policy, RunSettings.of(config))
-            run.hooks = _hooks(config, model, inputs, run)
+            run.hooks = make_hooks(config, make_evaluator(config, model, inputs, run.processes, run.timer), run)
             outcome = train_loop(run, make_algorithm(config, model, inputs, run))
             if processes.is_main:
                 _finish(run, model, finished=outcome.step == config.training.steps)
@@ -91,7 +84,7 @@ def evaluate(config: DiffusionRun, *, checkpoint: Path | None = None, output: Pa
     Args:
         config: the settings; `evaluation` and `prompts.heldout` say what is drawn.
         checkpoint: checkpoint, run folder or folder of exported LoRA weights; None evaluates the base alone.
-        output: folder for the records; None puts `evaluation/` beside the checkpoint, or into the working directory.
+        output: folder for the records; None takes `evaluation/` in the run folder, or in the working directory.
 
     Returns:
         The folder; it has the layout of a run folder, so `align report` reads it.
@@ -99,14 +92,15 @@ def evaluate(config: DiffusionRun, *, checkpoint: Path | None = None, output: Pa
     with _processes(config) as (accelerator, processes):
         inputs = read_inputs(config)
         source = None if checkpoint is None else _weights_of(checkpoint)
-        output = output or (Path.cwd() if checkpoint is None else checkpoint) / "evaluation"
+        output = output or _evaluation_folder(source)
         model = load_model(config.model, accelerator.device)
         policy = make_policy(config, model)
         policy.prepare(accelerator)
         evaluator = make_evaluator(config, model, inputs, processes, Timers.for_device(accelerator.device).stage)
         if evaluator is None:
             raise AlignError(
-                "`prompts.heldout` is null, so there is nothing to evaluate on.", "Set prompts.heldout to a prompt file."
+                "`prompts.heldout` is null, so there is nothing to evaluate on.",
+                "Set prompts.heldout to a prompt file.",
             )
         found = [evaluator.evaluate(0, policy.module, "raw", PICTURES)]
         if source is not None:
@@ -116,7 +110,7 @@ def evaluate(config: DiffusionRun, *, checkpoint: Path | None = None, output: Pa
             save_config(config, _made(output) / CONFIG_NAME)
             for evaluation in found:
                 write_evaluation(output, evaluation)
-            _print_evaluations(found)
+            _console().print(gain_table(*found) if len(found) > 1 else base_table(found[0]))
     return output
 
 
@@ -154,13 +148,16 @@ def generate(
     policy.prepare(accelerator)
     if source is not None:
         _load(source, policy)
-    images = draw(model, policy.module, texts, seeds, _evaluation_sampler(config))
-    captions = [f"{prompt} ({seed})" for prompt in texts for seed in seeds]
+    images = draw(model, policy.module, texts, seeds, evaluation_sampler(config.evaluation, config.rollout))
+    pairs = [(prompt, seed) for prompt in texts for seed in seeds]
     paths = [_made(output) / f"{number:03d}.png" for number in range(len(images))]
     for image, path in zip(images, paths, strict=True):
         image.save(path)
+    captions = [f"{prompt} ({seed})" for prompt, seed in pairs]
     contact_sheet(images, columns=len(seeds) if len(seeds) > 1 else 4, captions=captions).save(output / "grid.png")
-    rows = [{"image": path.name, "prompt": prompt, "seed": seed} for path, (prompt, seed) in zip(paths, _pairs(texts, seeds), strict=True)]
+    rows = [
+        {"image": path.name, "prompt": prompt, "seed": seed} for path, (prompt, seed) in zip(paths, pairs, strict=True)
+    ]
     (output / "pictures.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return paths
 
@@ -181,7 +178,10 @@ def score(
     scores = score_images(find_images(images, rows), rows, configs)
     if output is not None:
         scores.write(output)
-    _print_scores(scores)
+    _console().print(score_table(scores))
+    for name, counts in scores.problems.items():
+        for message, count in counts.items():
+            _console().print(f"{name}, {count} pictures: {message}", soft_wrap=True, markup=False)
     return scores
 
 
@@ -218,35 +218,6 @@ def _write_head(config: DiffusionRun, folder: RunFolder, command: str, processes
         _console().print(f"\nrun folder: {folder.path}\n", soft_wrap=True, highlight=False)
 
 
-def _hooks(config: DiffusionRun, model: DiffusionModel, inputs: Inputs, run: Run) -> Hooks:
-    """Evaluation and strip, both with the averaged weights."""
-    evaluator = make_evaluator(config, model, inputs, run.processes, run.timer)
-    if evaluator is None:
-        return Hooks()
-
-    def evaluation(step: int) -> Mapping[str, float]:
-        with run.averaged_weights() as weights:
-            found = evaluator.evaluate(step, run.policy.module, weights, PICTURES)
-        if run.processes.is_main:
-            write_evaluation(run.folder.path, found)
-        return found.metrics()
-
-    return Hooks(
-        evaluate=evaluation,
-        evaluate_every=config.evaluation.every,
-        pictures=lambda step: _strip(evaluator, run, step),
-        pictures_every=config.evaluation.strip_every if config.evaluation.strip_prompts else 0,
-    )
-
-
-def _strip(evaluator: Evaluator, run: Run, step: int) -> list[Picture]:
-    with run.averaged_weights() as weights:
-        strip = evaluator.strip(step, run.policy.module, weights)
-    if run.processes.is_main:
-        write_strip(run.folder.path, strip)
-    return [Picture(image=image, caption=row.prompt) for row, image in zip(strip.rows, strip.images, strict=True)]
-
-
 def _finish(run: Run, model: DiffusionModel, *, finished: bool) -> None:
     """The weights as diffusers reads them, and the report."""
     from align.report.build import write_report
@@ -270,57 +241,16 @@ def _load(source: Path, policy: Policy) -> str:
     return load_weights(source, policy)
 
 
-def _evaluation_sampler(config: DiffusionRun) -> SamplerSettings:
-    return SamplerSettings(
-        sampler=OdeSampler(),
-        num_inference_steps=config.evaluation.num_inference_steps,
-        guidance_scale=config.evaluation.guidance_scale,
-        resolution=config.rollout.resolution,
-        batch_size=config.rollout.batch_size,
-    )
-
-
-def _print_evaluations(found: Sequence[Evaluation]) -> None:
-    """A table: reward and class, each evaluation's mean, and the paired gain with its interval."""
-    from rich.table import Table
-
-    base, trained = found[0], found[-1]
-    columns = ["reward", "prompts", "base", *(["trained", "gain, 95 % interval"] if len(found) > 1 else ["95 % interval"])]
-    table = Table(*columns, title="held-out prompts", title_justify="left", box=None, pad_edge=False)
-    for reward in base.names:
-        for group in (None, *base.classes):
-            before, after = base.mean(reward, group), trained.mean(reward, group)
-            if before is None or after is None:
-                continue
-            change = gain(base, trained, reward, group) if len(found) > 1 else before
-            cells = [f"{after.mean:.3f}", f"{change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"] if change and len(found) > 1 else [f"[{before.low:.3f}, {before.high:.3f}]"]
-            table.add_row(reward, f"{group or 'all'} ({before.n})", f"{before.mean:.3f}", *cells)
-    _console().print(table)
-
-
-def _print_scores(scores: Scores) -> None:
-    from rich.table import Table
-
-    table = Table("reward", "mean", "95 % interval", "scored", box=None, pad_edge=False)
-    for name in scores.names:
-        mean = scores.mean(name)
-        cells = ("–", "–", "0") if mean is None else (f"{mean.mean:.4g}", f"[{mean.low:.4g}, {mean.high:.4g}]", str(mean.n))
-        table.add_row(name, *cells)
-    console = _console()
-    console.print(table)
-    for name, counts in scores.problems.items():
-        for message, count in counts.items():
-            console.print(f"{name}, {count} pictures: {message}", soft_wrap=True)
+def _evaluation_folder(source: Path | None) -> Path:
+    """`evaluation/<checkpoint>` in the run folder, or `evaluation` in the working directory for the base alone."""
+    if source is None:
+        return Path.cwd() / "evaluation"
+    run_folder = source.parent.parent if source.parent.name == "checkpoints" else source.parent
+    return run_folder / "evaluation" / source.name
 
 
 def _without_prompts(images: Path) -> PromptSet:
-    from diffusion.score import image_files
-
     return PromptSet(prompts=("",) * len(image_files(images)))
-
-
-def _pairs(texts: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
-    return [(text, seed) for text in texts for seed in seeds]
 
 
 def _made(folder: Path) -> Path:

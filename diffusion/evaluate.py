@@ -1,12 +1,14 @@
-"""Held-out evaluation: the same prompts and seeds at every step of every run, so that any two evaluations are paired row by row.
+"""Held-out evaluation: the same prompts and seeds at every step of every run, so that any two are paired row by row.
 
-Noise is keyed by (prompt row, seed) alone: neither the run's seed, nor the step, nor the batch, nor the number of processes is in it.
+Noise is keyed by (prompt row, seed) alone: neither the run's seed, nor the step, nor the batch, nor the number of
+processes is in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +16,7 @@ from torch import nn
 
 from align.statistics import Interval, bootstrap_mean_interval, paired_bootstrap_interval
 from align.types import Samples
-from diffusion.config import EvaluationConfig, OdeSampler
+from diffusion.config import EvaluationConfig, OdeSampler, RolloutConfig
 from diffusion.models.base import DiffusionModel
 from diffusion.prompts import PromptSet
 from diffusion.rollout import SamplerSettings, roll_out
@@ -90,7 +92,9 @@ class Evaluation:
         for name in self.names:
             for key, group in [("mean", None), *((group, group) for group in self.classes)]:
                 scored = [
-                    row.rewards[name] for row in self.rows if group in (None, row.group) and row.rewards[name] is not None
+                    row.rewards[name]
+                    for row in self.rows
+                    if group in (None, row.group) and row.rewards[name] is not None
                 ]
                 if scored:
                     metrics[f"eval/{name}/{key}"] = sum(scored) / len(scored)
@@ -121,7 +125,9 @@ def gain(before: Evaluation, after: Evaluation, name: str, group: str | None = N
         ValueError: the evaluations are of other prompts or seeds.
     """
     if [(row.prompt, row.seed) for row in before.rows] != [(row.prompt, row.seed) for row in after.rows]:
-        raise ValueError("expected two evaluations of the same prompts and seeds, in the same order; found different rows.")
+        raise ValueError(
+            "expected two evaluations of the same prompts and seeds, in the same order; found different rows."
+        )
     pairs = [
         (old.rewards[name], new.rewards[name], old.prompt)
         for old, new in zip(before.rows, after.rows, strict=True)
@@ -148,6 +154,17 @@ def spread_over_classes(prompts: PromptSet) -> list[int]:
     return [row for _, row in sorted(order)]
 
 
+def evaluation_sampler(config: EvaluationConfig, rollout: RolloutConfig) -> SamplerSettings:
+    """How held-out pictures are drawn: Euler steps of the ODE, at the rollout's resolution and batch size."""
+    return SamplerSettings(
+        sampler=OdeSampler(),
+        num_inference_steps=config.num_inference_steps,
+        guidance_scale=config.guidance_scale,
+        resolution=rollout.resolution,
+        batch_size=rollout.batch_size,
+    )
+
+
 class Evaluator:
     """Draws and scores held-out pictures.
 
@@ -158,8 +175,7 @@ class Evaluator:
         scorer: runs the rewards.
         processes: who shares the work.
         timer: `timer(stage)` is a context manager.
-        resolution: pixels, as in training.
-        batch_size: pictures drawn at once.
+        settings: of `evaluation_sampler`.
     """
 
     def __init__(
@@ -171,8 +187,7 @@ class Evaluator:
         scorer: Scorer,
         processes: Processes,
         timer: Callable,
-        resolution: int | None = None,
-        batch_size: int = 32,
+        settings: SamplerSettings,
     ) -> None:
         self._model, self._prompts, self._scorer = model, prompts, scorer
         self._processes, self._timer = processes, timer
@@ -180,13 +195,7 @@ class Evaluator:
         self._order = spread_over_classes(prompts)
         self._seeds = config.seeds
         self._strip = self._order[: config.strip_prompts]
-        self._settings = SamplerSettings(
-            sampler=OdeSampler(),
-            num_inference_steps=config.num_inference_steps,
-            guidance_scale=config.guidance_scale,
-            resolution=resolution,
-            batch_size=batch_size,
-        )
+        self._settings = settings
 
     def evaluate(self, step: int, network: nn.Module, weights: str, pictures: int = 0) -> Evaluation:
         """All held-out prompts, each with every seed; the first rows show every class, one seed after the other.
@@ -211,7 +220,8 @@ class Evaluator:
         own = list(range(self._processes.rank, len(wanted), self._processes.world))
         found = self._draw_own([wanted[number] for number in own], own, network) if own else []
         kept = [(row, image if row.number < pictures else None) for row, image in found]
-        everything = sorted(sum(self._processes.gather_objects(kept), []), key=lambda pair: pair[0].number)
+        gathered = chain.from_iterable(self._processes.gather_objects(kept))
+        everything = sorted(gathered, key=lambda pair: pair[0].number)
         images = [image for _, image in everything if image is not None]
         return Evaluation(step=step, weights=weights, rows=[row for row, _ in everything], images=images)
 
@@ -227,9 +237,7 @@ class Evaluator:
         )
         images = [image for batch in drawn for image in batch.images]
         prompts = self._prompts.select(rows.tolist())
-        samples = Samples(
-            index=index, group_ids=rows, prompts=prompts.prompts, columns=prompts.columns, images=images
-        )
+        samples = Samples(index=index, group_ids=rows, prompts=prompts.prompts, columns=prompts.columns, images=images)
         table = self._scorer.score(samples)
         found = []
         for place, (number, (row, seed), values) in enumerate(zip(numbers, wanted, table.values.tolist(), strict=True)):

@@ -1,4 +1,4 @@
-"""Pictures for given prompts and seeds. A picture depends on the weights, its prompt and its seed, and on nothing else."""
+"""Pictures for given prompts and seeds. A picture depends on the weights, its prompt and its seed alone."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Run a policy over prompts: noise -> final latents -> pictures. Only the final latents are kept.
 
-Noise is keyed by the sample's global row number, so a picture does not depend on who shares its batch or on the number of processes
-(beyond the rounding of batched matrix products).
+Noise is keyed by the sample's global row number, so a picture does not depend on who shares its batch or on the number
+of processes (beyond the rounding of batched matrix products).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import singledispatch
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,7 +49,7 @@ def sample(sampler: object, velocity: Velocity, x: Tensor, sigmas: Float[Tensor,
 @sample.register
 def _(sampler: OdeSampler, velocity: Velocity, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
     times = sigmas.tolist()
-    for t, t_next in zip(times[:-1], times[1:], strict=True):
+    for t, t_next in pairwise(times):
         x = ode_step(x, velocity(x, t), t, t_next).prev_sample
     return x
 
@@ -56,7 +57,7 @@ def _(sampler: OdeSampler, velocity: Velocity, x: Tensor, sigmas: Tensor, noise:
 @sample.register
 def _(sampler: FlowSdeSampler, velocity: Velocity, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
     times = sigmas.tolist()
-    for j, (t, t_next) in enumerate(zip(times[:-1], times[1:], strict=True)):
+    for j, (t, t_next) in enumerate(pairwise(times)):
         step = flow_sde_step(
             x,
             velocity(x, t),

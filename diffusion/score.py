@@ -42,7 +42,9 @@ class Scores:
 
     def mean(self, name: str) -> Interval | None:
         """Mean of a reward and its 95 % interval; None where nothing was scored."""
-        scored = [(row[name], prompt) for row, prompt in zip(self.rewards, self.prompts, strict=True) if row[name] is not None]
+        scored = [
+            (row[name], prompt) for row, prompt in zip(self.rewards, self.prompts, strict=True) if row[name] is not None
+        ]
         if not scored:
             return None
         values, prompts = zip(*scored, strict=True)
@@ -53,7 +55,9 @@ class Scores:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", encoding="utf-8") as file:
             for image, prompt, rewards in zip(self.images, self.prompts, self.rewards, strict=True):
-                file.write(json.dumps({"image": str(image), "prompt": prompt, "rewards": rewards}, allow_nan=False) + "\n")
+                file.write(
+                    json.dumps({"image": str(image), "prompt": prompt, "rewards": rewards}, allow_nan=False) + "\n"
+                )
         return path
 
 
@@ -64,7 +68,9 @@ def image_files(folder: Path) -> list[Path]:
         AlignError: no such folder, or no picture in it.
     """
     if not folder.is_dir():
-        raise AlignError(f"expected a folder of pictures at {folder}, found none.", "Give the folder that holds the pictures.")
+        raise AlignError(
+            f"expected a folder of pictures at {folder}, found none.", "Give the folder that holds the pictures."
+        )
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
     if not paths:
         raise AlignError(f"there is no picture in {folder}.", f"Pictures are files ending in {', '.join(ENDINGS)}.")
@@ -72,10 +78,10 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def find_images(folder: Path, prompts: PromptSet) -> list[Path]:
-    """The picture of each prompt row: the one its column `image` names, otherwise the files of the folder in order of name.
+    """The picture of each prompt row: the one that its column `image` names, or the files of the folder by name.
 
     Raises:
-        AlignError: no folder or no picture, a named picture that is missing, or another number of pictures than of prompts.
+        AlignError: no folder, no picture, a named picture that is missing, or other numbers of pictures and prompts.
     """
     named = prompts.columns.get("image")
     if named is not None:
@@ -83,7 +89,8 @@ def find_images(folder: Path, prompts: PromptSet) -> list[Path]:
         missing = [path for path in paths if not path.is_file()]
         if missing:
             raise AlignError(
-                f"{len(missing)} of {len(paths)} pictures named in the column `image` are not in {folder}, such as {missing[0].name}.",
+                f"{len(missing)} of {len(paths)} pictures that the column `image` names are not in {folder}, "
+                f"such as {missing[0].name}.",
                 "Give the folder that these names are relative to.",
             )
         return paths
@@ -91,7 +98,7 @@ def find_images(folder: Path, prompts: PromptSet) -> list[Path]:
     if len(paths) != len(prompts):
         raise AlignError(
             f"expected one picture for each of the {len(prompts)} prompts, found {len(paths)} in {folder}.",
-            "Pictures are matched with prompts in order of file name; or name each prompt's picture in a column `image` (JSONL).",
+            "Pictures are matched with prompts in order of file name; or name each prompt's picture in a column `image`.",
         )
     return paths
 
@@ -125,7 +132,7 @@ def score_images(images: Sequence[Path], prompts: PromptSet, rewards: Sequence[R
     return Scores(images=images, prompts=prompts.prompts, rewards=rows, problems=problems)
 
 
-def _open(path: Path):  # noqa: ANN202 - a PIL image, imported late
+def _open(path: Path):
     from PIL import Image, UnidentifiedImageError
 
     try:

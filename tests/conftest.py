@@ -15,6 +15,7 @@ install_import_hook(
         "align.groups",
         "align.objectives",
         *[f"align.advantages.{name}" for name in ESTIMATORS],
+        "align.advantages.credit",
         "align.shaping",
         "align.rewards",
         "align.statistics",

@@ -15,6 +15,10 @@ from torch import Tensor
 
 from align.groups import check_ids
 
+POSITION_FIELDS = (
+    "mask token_rewards logprobs entropies token_logits self_certainty values policy_window_mask token_ids step_key "
+    "seg_id step_end turn_id turn_end"
+).split()  # one column per token or denoising step
 BATCH_FIELDS = ("step", "batch_mean_reward")  # about the batch as a whole; every other field has one row per sample
 
 
@@ -34,6 +38,11 @@ class AdvantageInputs:
         token_logits: raw logit of the sampled token, before the temperature.
         self_certainty: logsumexp(z) - mean(z) over the vocabulary.
         values: a critic's value of the state before position t.
+        values_at_cuts: values of the prefixes where segments are cut, in order; columns after the last cut are ignored.
+        bootstrap_values: value of the state after the last position of a truncated sample.
+        policy_window_mask: positions that the policy loss reads in this update; others pass credit on and get none.
+        confidence: how sure the policy is of the true answer before the first turn and after each, as a log-probability
+            per token; columns after a sample's last turn are ignored.
         metric: any number per sample.
         answers: canonical final answers; None = no answer found.
         correct: whether the answer is right.
@@ -47,9 +56,12 @@ class AdvantageInputs:
         turn_id: turn of a position, -1 outside.
         turn_end: last position of each turn.
         state_key: canonical key of the environment's state before each step, and after the last.
+        action_key: canonical key of the action of each step.
         player: who played, in games with several players.
         role: role of the agent.
-        agent: which agent.
+        agent: which agent; 0 is the main one.
+        parent: which rollout of the main agent a call of a sub-agent belongs to; the rollout has the same number.
+        call: number of the call within its rollout.
         done_reward_seq: reward of the clean image implied by the state after 0 .. t stochastic steps.
         advantages: what a shaper shapes: the base stage's result.
         step: number of the training step, for schedules.
@@ -66,6 +78,10 @@ class AdvantageInputs:
     token_logits: Float[Tensor, "n t"] | None = None
     self_certainty: Float[Tensor, "n t"] | None = None
     values: Float[Tensor, "n t"] | None = None
+    values_at_cuts: Float[Tensor, "n c"] | None = None
+    bootstrap_values: Float[Tensor, "n"] | None = None
+    policy_window_mask: Real[Tensor, "n t"] | Bool[Tensor, "n t"] | None = None
+    confidence: Float[Tensor, "n b"] | None = None
     metric: Float[Tensor, "n"] | None = None
     answers: Sequence[Hashable] | None = None
     correct: Bool[Tensor, "n"] | None = None
@@ -79,9 +95,12 @@ class AdvantageInputs:
     turn_id: Int[Tensor, "n t"] | None = None
     turn_end: Bool[Tensor, "n t"] | None = None
     state_key: Int[Tensor, "n s"] | None = None
+    action_key: Int[Tensor, "n s"] | None = None
     player: Int[Tensor, "n"] | None = None
     role: Int[Tensor, "n"] | None = None
     agent: Int[Tensor, "n"] | None = None
+    parent: Int[Tensor, "n"] | None = None
+    call: Int[Tensor, "n"] | None = None
     done_reward_seq: Float[Tensor, "n t1"] | None = None
     advantages: Float[Tensor, "n"] | Float[Tensor, "n t"] | None = None
     step: int | None = None
@@ -99,6 +118,7 @@ class AdvantageInputs:
                     f"`{name}` has {len(value)} rows for {len(self)} rewards. "
                     "Every input has one row per sample, in the same order; gather all of them or none."
                 )
+        self._check_widths()
 
     def __len__(self) -> int:
         return self.rewards.shape[0]
@@ -124,6 +144,16 @@ class AdvantageInputs:
         return inputs._each(
             lambda value: value.detach().double() if isinstance(value, Tensor) and value.is_floating_point() else value
         )
+
+    def _check_widths(self) -> None:
+        """Every field with one column per position has the same number of columns."""
+        widths = {name: getattr(self, name).shape[1:] for name in POSITION_FIELDS if getattr(self, name) is not None}
+        if len(set(widths.values())) > 1:
+            found = ", ".join(f"`{name}` {list(shape)}" for name, shape in widths.items())
+            raise ValueError(
+                f"inputs per position disagree on the number of positions: {found}. Pad all of them on the right to one "
+                "width, with 0 in `mask`."
+            )
 
     def _per_sample(self) -> dict[str, Tensor | Sequence[Hashable]]:
         return {name: getattr(self, name) for name in self.given() if name not in BATCH_FIELDS}

@@ -40,6 +40,8 @@ class Estimator:
         options_type: frozen dataclass of the settings.
         function: (inputs, options) -> advantages or result; (inputs, options, state) if stateful.
         requires: fields of `AdvantageInputs` that must be given, beside the rewards.
+        requires_any: tuples of fields; at least one of each tuple must be given.
+        optional: fields that are read if they are given.
         scope: `group` means that a group's result depends on that group only; `batch` needs all processes' rows. A
             function of the options where they decide.
         granularity: one advantage per sample, or one per sample and position.
@@ -54,6 +56,8 @@ class Estimator:
     options_type: type[Options]
     function: Function
     requires: tuple[str, ...]
+    requires_any: tuple[tuple[str, ...], ...] = ()
+    optional: tuple[str, ...] = ()
     scope: Scope | Callable[[Options], Scope] = "group"
     granularity: Literal["sample", "token"] = "sample"
     stateful: bool = False
@@ -67,6 +71,10 @@ class Estimator:
     def kind(self) -> str:
         """Name under which it is found: the settings' `kind`."""
         return self.options_type.kind
+
+    def reads(self) -> tuple[str, ...]:
+        """Every field that the formula may look at, beside the rewards."""
+        return (*self.requires, *(name for names in self.requires_any for name in names), *self.optional)
 
     def scope_of(self, options: Options) -> Scope:
         """`group` or `batch` under these options."""
@@ -147,7 +155,7 @@ def _import_estimators() -> None:
 
 def _refuse_what_cannot_be(entry: Estimator) -> None:
     """Mistakes of an estimator's author, found at import."""
-    unknown = set(entry.requires) - {item.name for item in fields(AdvantageInputs)}
+    unknown = set(entry.reads()) - {item.name for item in fields(AdvantageInputs)}
     if unknown:
         raise TypeError(f"{entry.kind} requires {sorted(unknown)}, which AdvantageInputs does not have.")
     if entry.kind in _REGISTERED and _REGISTERED[entry.kind].function.__module__ != entry.function.__module__:

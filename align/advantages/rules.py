@@ -99,10 +99,11 @@ def _run(entry: Estimator, kept: AdvantageInputs, options: Options, state: State
 
 def _check(entry: Estimator, inputs: AdvantageInputs) -> None:
     given = inputs.given()
-    missing = [name for name in entry.requires if name not in given]
+    missing = [f"`{name}`" for name in entry.requires if name not in given]
+    missing += [" or ".join(f"`{name}`" for name in names) for names in entry.requires_any if not {*names} & {*given}]
     if missing:
         raise ValueError(
-            f"{entry.kind} needs {', '.join(f'`{name}`' for name in missing)}. Given: {', '.join(given)}. "
+            f"{entry.kind} needs {', '.join(missing)}. Given: {', '.join(given)}. "
             "Pass it in AdvantageInputs, or choose an estimator that does without."
         )
     if inputs.rewards.ndim == 2 and not entry.decomposes:
@@ -132,9 +133,12 @@ def _with_dense_ids(inputs: AdvantageInputs) -> AdvantageInputs:
 
 
 def _scorable(entry: Estimator, inputs: AdvantageInputs) -> Bool[Tensor, "n"]:
-    """Rows with a reward and without NaN in anything that the method reads at a trained position."""
+    """Rows with a reward, with a trained position if the method is about positions, and without NaN in anything that
+    it must or may read there. A field that is one of several alternatives may have NaN where it says nothing."""
     scorable = ~_columns(inputs.rewards).isnan().all(dim=1)
-    for name in entry.requires:
+    if entry.granularity == "token" and inputs.mask is not None:
+        scorable &= (inputs.mask != 0).any(dim=1)
+    for name in (*entry.requires, *entry.optional):
         value = getattr(inputs, name)
         if isinstance(value, Tensor) and value.is_floating_point():
             value = (

@@ -23,6 +23,7 @@ _SCALARS = (
     ("tag:yaml.org,2002:int", _INT, list("-+0123456789")),
     ("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789.")),
 )
+_BREAKS = "\n\r\x85\u2028\u2029"
 _TAGS = ("null", "bool", "int", "float", "str", "seq", "map")
 
 
@@ -52,10 +53,16 @@ class Dumper(yaml.SafeDumper):
         """Equal values are written out each time."""
         return True
 
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        """Texts with line breaks in double quotes: PyYAML loses U+0085 and its like in the other styles."""
+        style = '"' if any(mark in text for mark in _BREAKS) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
 
 for _tag, _pattern, _first in _SCALARS:
     Loader.add_implicit_resolver(_tag, _pattern, _first)
     Dumper.add_implicit_resolver(_tag, _pattern, _first)
+Dumper.add_representer(str, Dumper.represent_text)
 Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_decimal)
 
 

@@ -78,6 +78,7 @@ def apply_overrides(document: Document, overrides: Sequence[Override]) -> Docume
 def _set(data: Any, override: Override) -> Problem | None:
     """Write the value into `data` in place, making missing sections; a problem if the path leads nowhere."""
     node = data
+    part: Any  # Any: a key of a section or a number of a list, as `_misfit` has made sure
     for depth, part in enumerate(override.path):
         refusal = _misfit(node, part, dotted(override.path[:depth]))
         if refusal:

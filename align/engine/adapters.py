@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,21 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from align.config.shared import LoraConfig
-from align.engine.random import generator
+from align.engine.lora import inject, is_adapter_layer
 from align.errors import AlignError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-_ADAPTER = "default"
-_ADAPTABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
-
-
-class TrainingDropout(nn.Dropout):
-    """Dropout that acts only where gradients are recorded: rollouts and evaluations see the whole adapter."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return nn.functional.dropout(input, self.p, training=True) if torch.is_grad_enabled() else input
 
 
 class Policy:
@@ -55,7 +44,7 @@ class Policy:
         self.identity = {"class": type(module).__name__, **(identity or {})}
         self._weights = dict(weights)
         self._original = original
-        self._layers = [layer for layer in module.modules() if _is_adapter_layer(layer)]
+        self._layers = [layer for layer in module.modules() if is_adapter_layer(layer)]
 
     @classmethod
     def lora(
@@ -69,38 +58,14 @@ class Policy:
     ) -> Policy:
         """Freeze the network and put low-rank adapters on the layers whose names end with one of `targets`.
 
-            W x  becomes  W x + alpha / rank * B A x,     A ~ N(0, 1 / rank^2),  B = 0
-
-        so that the new network computes what the old one did. A is drawn by (seed, layer name), in float32, whatever
-        the network's precision and device are.
+        The new network computes what the old one did; see `align.engine.lora`.
 
         Raises:
             AlignError: a target matches no layer.
-
-        References:
-            Hu et al., "LoRA", arXiv:2106.09685, section 4.1.
         """
-        from peft import LoraConfig as PeftConfig
-        from peft import inject_adapter_in_model
-
-        _check_targets(module, targets)
-        module.requires_grad_(False)
-        settings = PeftConfig(
-            r=config.rank,
-            lora_alpha=config.alpha,
-            target_modules=list(targets),
-            lora_dropout=config.dropout,
-            init_lora_weights="gaussian",
-        )
-        if hasattr(module, "add_adapter"):  # diffusers and transformers models keep books on their adapters
-            module.add_adapter(settings, adapter_name=_ADAPTER)
-        else:
-            inject_adapter_in_model(settings, module, _ADAPTER)
-        weights = {_stable(name): parameter for name, parameter in module.named_parameters() if f".{_ADAPTER}." in name}
-        _initialise(weights, config.rank, seed)
-        _use_training_dropout(module)
-        module.eval()
-        return cls(module, weights, identity={"adapter": f"lora rank {config.rank}", **(identity or {})})
+        weights = inject(module, config, targets, seed=seed)
+        adapter = f"lora of rank {config.rank} and alpha {config.alpha:g}"
+        return cls(module, weights, identity={"adapter": adapter, **(identity or {})})
 
     @classmethod
     def full(
@@ -121,7 +86,7 @@ class Policy:
     def prepare(self, accelerator: Accelerator) -> None:
         """Move to the device, put the forward pass under autocast, and wrap for several processes."""
         with warnings.catch_warnings():
-            # Newer torch renames the setting that `start_accelerator` gives; the new name does not pass through Accelerate.
+            # Newer torch renames what `start_accelerator` sets; Accelerate does not know the new name yet.
             warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
             self.network = accelerator.prepare_model(self.module)
         if self._original is not None:
@@ -133,18 +98,21 @@ class Policy:
         Raises:
             AlignError: the network does not offer it.
         """
-        if hasattr(self.module, "enable_gradient_checkpointing"):  # diffusers
-            self.module.enable_gradient_checkpointing()
-        elif hasattr(self.module, "gradient_checkpointing_enable"):  # transformers
-            self.module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            for layer in self.module.modules():
-                if hasattr(layer, "gradient_checkpointing"):
-                    layer.training = True  # it recomputes in training mode only; its children stay without dropout
-        else:
+        names = (
+            "enable_gradient_checkpointing",  # diffusers
+            "activation_checkpointing_enable",  # transformers, the later name first
+            "gradient_checkpointing_enable",
+        )
+        switch = next((getattr(self.module, name) for name in names if hasattr(self.module, name)), None)
+        if switch is None:
             raise AlignError(
                 f"training.gradient_checkpointing is on, but {type(self.module).__name__} cannot recompute its inside.",
                 "Set training.gradient_checkpointing=false.",
             )
+        switch()
+        for layer in self.module.modules():
+            if hasattr(layer, "gradient_checkpointing"):
+                layer.training = True  # transformers recompute in training mode only; its children stay without dropout
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """The trained weights by stable name."""
@@ -215,44 +183,3 @@ class Policy:
         """Copy trained weights in; names and shapes must agree."""
         for name, weight in self._weights.items():
             weight.copy_(state[name])
-
-
-def available_endings(module: nn.Module) -> list[str]:
-    """Endings of the names of layers that can carry an adapter, with the number of the block left out."""
-    names = [name for name, layer in module.named_modules() if isinstance(layer, _ADAPTABLE)]
-    return sorted({re.sub(r"^.*?\.\d+\.", "", name) for name in names})
-
-
-def _check_targets(module: nn.Module, targets: Sequence[str]) -> None:
-    names = [name for name, layer in module.named_modules() if isinstance(layer, _ADAPTABLE)]
-    lost = [target for target in targets if not any(name == target or name.endswith(f".{target}") for name in names)]
-    if lost or not targets:
-        raise AlignError(
-            f"LoRA targets {lost or list(targets)} match no layer of {type(module).__name__}.",
-            f"Choose model.lora.targets from these endings: {', '.join(available_endings(module))}.",
-        )
-
-
-def _is_adapter_layer(layer: nn.Module) -> bool:
-    return hasattr(layer, "lora_A") and hasattr(layer, "enable_adapters")
-
-
-def _stable(name: str) -> str:
-    """`block.to_q.lora_A.default.weight` -> `block.to_q.lora_A.weight`, the name in a saved adapter."""
-    return name.replace(f".{_ADAPTER}.", ".")
-
-
-@torch.no_grad()
-def _initialise(weights: Mapping[str, nn.Parameter], rank: int, seed: int) -> None:
-    for name, weight in weights.items():
-        weight.data = weight.data.float()
-        if ".lora_A." in name or ".lora_embedding_A" in name:
-            weight.copy_(torch.randn(weight.shape, generator=generator(seed, "lora", name)) / rank)
-        else:
-            weight.zero_()
-
-
-def _use_training_dropout(module: nn.Module) -> None:
-    for layer in module.modules():
-        if _is_adapter_layer(layer) and isinstance(layer.lora_dropout[_ADAPTER], nn.Dropout):
-            layer.lora_dropout[_ADAPTER] = TrainingDropout(layer.lora_dropout[_ADAPTER].p)

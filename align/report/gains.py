@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from align.report.records import Evaluation, EvaluationRow, Interval
 
+ROUNDING = 1e-6  # rewards travel as float32: a difference below this share of the largest one is none
 ALL = "all"  # the group name that stands for every held-out row
 
 
@@ -91,11 +92,18 @@ def _difference(scored: Sequence[tuple[float, float, str]]) -> Interval:
     if not scored:
         return Interval(mean=math.nan, low=math.nan, high=math.nan, n=0)
     before, after, prompts = zip(*scored, strict=True)
-    mean = sum(after) / len(after) - sum(before) / len(before)
+    smallest = ROUNDING * max(map(abs, (*before, *after)))
+    mean = _exact_zero(sum(after) / len(after) - sum(before) / len(before), smallest)
     if len(scored) < 2:
         return Interval(mean=mean, low=math.nan, high=math.nan, n=1)
     from align.statistics import paired_bootstrap_interval
 
     clusters = prompts if len(set(prompts)) > 1 else None  # of a single prompt, the seeds are all there is to draw from
     interval = paired_bootstrap_interval(before, after, clusters=clusters)
-    return Interval(mean=mean, low=interval.low, high=interval.high, n=len(scored))
+    low, high = (_exact_zero(end, smallest) for end in (interval.low, interval.high))
+    return Interval(mean=mean, low=low, high=high, n=len(scored))
+
+
+def _exact_zero(value: float, smallest: float) -> float:
+    """The value, or 0 where it is a rounding error of 0: an end at -1e-9 must not pass for a loss."""
+    return 0.0 if abs(value) < smallest else value

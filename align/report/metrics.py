@@ -288,7 +288,7 @@ TIME = (
         title="Time of a stage",
         formula="seconds spent in that stage; time of an inner stage is not counted in the outer one",
         meaning=(
-            "encode, rollout, decode, reward, advantage, forward, backward, optimizer, record are parts of a "
+            "encode, noise, rollout, decode, reward, advantage, forward, backward, optimizer, record are parts of a "
             "step; evaluate, checkpoint and pictures are apart from it."
         ),
         healthy="encode + rollout + decode + reward + forward + backward are at least 95 % of the step.",

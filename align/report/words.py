@@ -48,7 +48,9 @@ def duration(seconds: float) -> str:
 
 def level(value: float, gain: Gain) -> str:
     """A mean reward, as a percentage where it is a success rate."""
-    return percent(value) if gain.is_rate else number(value)
+    if gain.is_rate:
+        return percent(value)
+    return f"{value:.3f}" if 0.01 <= abs(value) < 10 else number(value)
 
 
 def signed(value: float, gain: Gain) -> str:
@@ -63,7 +65,7 @@ def signed(value: float, gain: Gain) -> str:
     ends = (gain.difference.mean, gain.difference.low, gain.difference.high)
     largest = max((abs(end) for end in ends if math.isfinite(end)), default=0.0)
     if largest == 0 or 1e-3 <= largest < 1e5:
-        digits = min(6, max(0, 2 - math.floor(math.log10(largest)))) if largest else 0
+        digits = max(0, 2 - math.floor(math.log10(largest))) if largest else 3
         return f"{value:+,.{digits}f}"
     return f"{value:+.2e}"
 

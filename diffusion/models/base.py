@@ -92,7 +92,7 @@ class DiffusionModel(Protocol):
         ...
 
     def save(self, folder: Path, policy: Policy) -> Path:
-        """Write the trained weights as diffusers reads them: a LoRA file, or the whole pipeline after full fine-tuning."""
+        """Write the trained weights as diffusers reads them: a LoRA file, or after full fine-tuning the pipeline."""
         ...
 
     def fingerprint(self) -> dict[str, str]:

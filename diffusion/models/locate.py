@@ -36,7 +36,7 @@ def locate(path: str, pipeline_class: str) -> str:
     if folder.exists():
         raise ModelError(
             f"model.path {path!r} is a file; expected a diffusers folder with a model_index.json.",
-            way_out="Single-file checkpoints must be converted first, with diffusers' from_single_file(...).save_pretrained(folder).",
+            way_out="Convert a single-file checkpoint first, with diffusers' from_single_file(...).save_pretrained(folder).",
         )
     if _HUB_ID.fullmatch(path):
         return path
@@ -50,7 +50,9 @@ def _builtin(path: str) -> Path:
     from diffusion.tiny import model_path
 
     if path != "builtin:tiny":
-        raise ModelError(f"model.path {path!r}: there is no such embedded model.", way_out="The one that exists is `builtin:tiny`.")
+        raise ModelError(
+            f"model.path {path!r}: there is no such embedded model.", way_out="The one that exists is `builtin:tiny`."
+        )
     return model_path()
 
 
@@ -59,7 +61,7 @@ def _check(folder: Path, path: str, pipeline_class: str) -> str:
     if not index.is_file():
         raise ModelError(
             f"model.path {path!r} is no diffusers folder: it has no model_index.json.",
-            way_out="Give the folder that save_pretrained wrote (the one that holds transformer/, vae/, scheduler/ ...).",
+            way_out="Give the folder that save_pretrained wrote, the one that holds transformer/, vae/, scheduler/ ...",
         )
     try:
         found = json.loads(index.read_text(encoding="utf-8")).get("_class_name")

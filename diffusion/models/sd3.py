@@ -1,12 +1,13 @@
 """Stable Diffusion 3 and 3.5: every diffusers folder of class `StableDiffusion3Pipeline`, the embedded model included.
 
-Precision (diffusion.md 1.7): text encoders and the frozen transformer in `model.dtype`; the transformer in float32 when
-all of its weights are trained; the autoencoder always in float32 (it overflows in float16); velocities leave in float32.
+Precision: text encoders and the frozen transformer in `model.dtype`; the transformer in float32 when all of its weights
+are trained; the autoencoder always in float32 (it overflows in float16); velocities leave in float32.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,19 +50,27 @@ def _quiet() -> Iterator[None]:
                 library.enable_progress_bar()
 
 
+def _weights_hash(weight: Tensor) -> str:
+    """Hash of a weight rounded to bfloat16, so that loading in another precision gives the same."""
+    rounded = weight.detach().to("cpu", torch.bfloat16).contiguous().view(torch.int16)
+    return hashlib.blake2b(rounded.numpy().tobytes(), digest_size=8).hexdigest()
+
+
 class StableDiffusion3:
     """A frozen SD3-family pipeline around one trainable transformer; implements `diffusion.models.base.DiffusionModel`.
 
     Args:
         pipeline: the loaded pipeline; its modules are frozen and set to evaluation here.
-        max_sequence_length: T5 tokens of the context; None takes 256 where there is a T5 and 0 where there is none (the pipeline
-            would otherwise append that many zero vectors, which carry nothing and cost time).
-        source: where the pipeline came from, for the fingerprint.
+        max_sequence_length: T5 tokens of the context; None takes 256 where there is a T5 and 0 where there is none (the
+            pipeline would otherwise append that many zero vectors, which carry nothing and cost time).
+        source: where the pipeline came from, for messages.
     """
 
     pipeline_class = "StableDiffusion3Pipeline"
 
-    def __init__(self, pipeline: StableDiffusion3Pipeline, max_sequence_length: int | None = None, source: str = "") -> None:
+    def __init__(
+        self, pipeline: StableDiffusion3Pipeline, max_sequence_length: int | None = None, source: str = ""
+    ) -> None:
         self.pipeline = pipeline
         self.source = source
         if max_sequence_length is None:
@@ -72,6 +81,7 @@ class StableDiffusion3:
             module.requires_grad_(False).eval()
         if pipeline.vae.dtype != torch.float32:
             pipeline.vae.to(torch.float32)
+        self._weights = _weights_hash(pipeline.transformer.proj_out.weight)
         self.encode = PromptCache(self._encode_one)
 
     @classmethod
@@ -127,8 +137,8 @@ class StableDiffusion3:
 
             v = v_uncond + guidance_scale (v_cond - v_uncond)
 
-        Both branches go through the network in one batch and both carry gradient. At guidance_scale 1 the formula is v_cond, and
-        the unconditional pass is skipped.
+        Both branches go through the network in one batch and both carry gradient. At guidance_scale 1 the formula is
+        v_cond, and the unconditional pass is skipped.
 
         Args:
             network: the transformer, bare or wrapped (DDP, adapter).
@@ -160,7 +170,8 @@ class StableDiffusion3:
         sigmas = scheduler.sigmas.detach().clone().to("cpu", torch.float32)
         if sigmas[0] != 1:
             raise ModelError(
-                f"The scheduler {type(scheduler).__name__} of {self.source!r} begins at sigma {float(sigmas[0])}; expected exactly 1.",
+                f"The scheduler {type(scheduler).__name__} of {self.source!r} begins at sigma {float(sigmas[0])}; "
+                "expected exactly 1.",
                 way_out="Use the pipeline's FlowMatchEulerDiscreteScheduler with its original configuration.",
             )
         return sigmas
@@ -204,23 +215,24 @@ class StableDiffusion3:
         """Write the trained weights as diffusers reads them.
 
         LoRA: `pytorch_lora_weights.safetensors` with its rank and alpha, for `pipe.load_lora_weights(folder)`. Full
-        fine-tuning: the whole pipeline, for `DiffusionPipeline.from_pretrained(folder)`.
+        fine-tuning: the whole pipeline, for `from_pretrained(folder)` (which must be told of an absent T5).
         """
         folder.mkdir(parents=True, exist_ok=True)
         if hasattr(policy.module, "peft_config"):
             save_lora(policy, folder)
         else:
-            self.pipeline.save_pretrained(folder, safe_serialization=True)
+            with _quiet():
+                self.pipeline.save_pretrained(folder, safe_serialization=True)
         return folder
 
     def fingerprint(self) -> dict[str, str]:
-        """Family, source and size of the network."""
+        """Family and size of the network, and a hash of its last layer as it was loaded: the same wherever the files lie."""
         config = self.pipeline.transformer.config
         return {
             "pipeline": self.pipeline_class,
-            "path": self.source,
             "layers": str(config.num_layers),
             "width": str(config.num_attention_heads * config.attention_head_dim),
+            "weights": self._weights,
         }
 
     def _modules(self) -> list[nn.Module]:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from diffusion.tiny import world
+from diffusion.tiny import slips, world
 
 # Share of each class among the training pictures.
 CLASS_SHARES = {"one": 0.08, "placed": 0.13, "count": 0.13, "two": 0.17, "relation": 0.2, "size": 0.13, "three": 0.16}
@@ -40,11 +40,12 @@ def prompt_rows(split: str) -> list[dict[str, str]]:
     return [rows[k] for k in order]
 
 
-def draw(count: int, *, seed: int) -> tuple[UInt8[Tensor, "n h w c"], list[str]]:
+def draw(count: int, *, seed: int, wrong_captions: bool = False) -> tuple[UInt8[Tensor, "n h w c"], list[str]]:
     """`count` random pictures and their captions. The base model sees every caption, held-out ones included.
 
     Args:
         seed: the same seed gives the same pictures.
+        wrong_captions: let a share of the pictures show a near miss of their caption (see `slips`).
     """
     rng = np.random.default_rng(seed)
     kinds = rng.choice(list(CLASS_SHARES), size=count, p=_normalised(CLASS_SHARES.values()))
@@ -53,7 +54,7 @@ def draw(count: int, *, seed: int) -> tuple[UInt8[Tensor, "n h w c"], list[str]]
     for row, kind in enumerate(kinds):
         choices = world.specs(str(kind))
         spec = choices[rng.integers(len(choices))]
-        pictures[row] = np.asarray(world.render(spec, rng))
+        pictures[row] = np.asarray(world.render(slips.shown(spec, rng) if wrong_captions else spec, rng))
         captions.append(world.caption(spec))
     return torch.from_numpy(pictures), captions
 

@@ -58,7 +58,7 @@ def autoencoder_stage(options: argparse.Namespace) -> None:
 
 def latents_stage(options: argparse.Namespace) -> None:
     """Draw the training pictures and cache their normalised latents with their captions."""
-    pictures, captions = dataset.draw(PICTURES, seed=3)
+    pictures, captions = dataset.draw(PICTURES, seed=3, wrong_captions=True)
     vae = AutoencoderKL.from_pretrained(options.run / "vae")
     latents = train_autoencoder.normalised_latents(vae, pictures).half().contiguous()
     save_file({"latents": latents}, options.run / "latents.safetensors")

@@ -29,7 +29,7 @@ def slow_velocity(parts: Assembled, x_t: torch.Tensor, t: float, prompt: str) ->
 
 
 def slow_terms(parts: Assembled, batch, step: int) -> list[list[dict[str, float]]]:
-    """Every (sample, draw) by itself: matching error, weighting and pulls in plain float64, the formulas written out again."""
+    """Every (sample, draw) by itself: matching error, weighting and pulls in float64, the formulas written out again."""
     config, awm = parts.config, parts.config.algorithm
     key = (config.seed, step)
     sigmas = parts.model.sigmas(config.rollout.num_inference_steps)
@@ -114,7 +114,7 @@ def test_nothing_is_off_before_the_first_update():
     ],
 )
 def test_loss_equals_a_slow_loop(settings):
-    """The policy, the lagged policy and the policy that drew the samples all differ; each sample and draw is passed alone.
+    """The policy, the lagged one and the one that drew the samples all differ; each sample and draw is passed alone.
 
     float32 networks on other batch shapes agree to about 1e-6, and the loss is of order 0.1 to 1.
     """
@@ -140,7 +140,9 @@ def test_guided_training_is_the_guided_policy():
     assert parts.awm.loss(batch).metrics["ratio_deviation"] == 0
     parts.disturb()
     terms = slow_terms(parts, batch, 1)
-    assert_close(float(parts.awm.loss(batch).loss.detach()), slow_loss(parts, batch, terms, terms), rtol=1e-4, atol=2e-6)
+    assert_close(
+        float(parts.awm.loss(batch).loss.detach()), slow_loss(parts, batch, terms, terms), rtol=1e-4, atol=2e-6
+    )
 
 
 def test_two_micro_batches_equal_one():
@@ -192,6 +194,7 @@ def test_zero_advantages_leave_only_the_pulls():
 
 def test_equal_rewards_teach_nothing():
     """A reward that is constant within each group: advantages and policy gradient are exactly 0."""
+
     def length(*, images, prompts):
         return [float(len(prompt)) for prompt in prompts]
 
@@ -278,7 +281,10 @@ def test_advantages_are_rescaled():
     """Clip 5, advantage_max 2: an advantage a enters as 2 a / 5; without a clip as 2 a."""
     for clip, factor in [(5.0, 0.4), (None, 2.0)]:
         run = replace(RUN, pipeline=replace(RUN.pipeline, clip=clip))
-        scaled, plain = assemble(run, **ONLY_POLICY, advantage_max=2.0), assemble(replace(RUN, pipeline=replace(RUN.pipeline, clip=1.0)), **ONLY_POLICY)
+        scaled, plain = (
+            assemble(run, **ONLY_POLICY, advantage_max=2.0),
+            assemble(replace(RUN, pipeline=replace(RUN.pipeline, clip=1.0)), **ONLY_POLICY),
+        )
         found, base = (parts.gradient(with_advantages(parts.awm.collect(1))) for parts in (scaled, plain))
         assert relative_error(found, factor * base) < 1e-5
 

@@ -26,8 +26,6 @@ def recorded(*, images, prompts, **columns):
     return [float(len(prompt)) for prompt in prompts]
 
 
-
-
 def broken(*, images):
     raise RuntimeError("no scorer today")
 
@@ -54,6 +52,7 @@ def test_two_steps_are_one_epoch_of_four_prompts():
 
 def test_rewards_meet_their_own_pictures():
     """The first pixel's red value as the reward, over batches of 3: order is kept through the thread."""
+
     def red(*, images):
         return [float(image.getpixel((0, 0))[0]) for image in images]
 
@@ -96,7 +95,8 @@ def test_selection_keeps_rows_together():
     assert torch.equal(part.rewards.values, batch.rewards.values[rows])
     assert part.samples.images[0] is batch.samples.images[6]
     assert torch.equal(
-        part.conditioning.select(part.prompt_rows)["pooled"], batch.conditioning.select(batch.prompt_rows[rows])["pooled"]
+        part.conditioning.select(part.prompt_rows)["pooled"],
+        batch.conditioning.select(batch.prompt_rows[rows])["pooled"],
     )
 
 
@@ -140,5 +140,3 @@ def test_an_error_while_sampling_is_not_swallowed():
 
     with pytest.raises(RuntimeError, match="out of memory"):
         scored_in_background(drawn(), lambda batch: table([[0.0, 0.0]]), lambda stage: nullcontext())
-
-

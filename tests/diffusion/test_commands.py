@@ -1,4 +1,4 @@
-"""The commands on the miniature: a run from start to report, resuming, evaluating, drawing and scoring, and their errors."""
+"""The commands on the miniature: a run from start to report, resuming, evaluating, drawing, scoring; their errors."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from align.config.shared import RewardConfig, TrainingConfig
 from align.errors import AlignError
 from diffusion import commands
 from diffusion.config import PromptsConfig
+from diffusion.evaluate import evaluation_sampler
+from diffusion.generate import draw
 from diffusion.models.sd3 import StableDiffusion3
 
 from .models.config import miniature_run
@@ -42,7 +44,7 @@ def lines(path):
 
 
 def test_a_run_leaves_everything_behind(finished):
-    folder, config = finished
+    folder, _ = finished
     metrics = lines(folder / "metrics.jsonl")
     assert [row["step"] for row in metrics] == [0, 1, 2]
     for name in ("reward", "kl", "kl_lagged", "ratio_deviation", "clip_ratio", "policy_loss", "matching_error"):
@@ -86,12 +88,10 @@ def test_exported_weights_draw_what_the_checkpoint_draws(finished, tmp_path):
     assert (tmp_path / "run" / "grid.png").is_file()
     assert [row["seed"] for row in lines(tmp_path / "run" / "pictures.jsonl")] == [0, 3]
 
-    from diffusion.generate import draw
-
     pipeline = miniature_pipeline()
     pipeline.load_lora_weights(folder / "weights")
     model = StableDiffusion3(pipeline)
-    images = draw(model, model.network, ["a red circle"], (0, 3), commands._evaluation_sampler(config))
+    images = draw(model, model.network, ["a red circle"], (0, 3), evaluation_sampler(config.evaluation, config.rollout))
     with Image.open(tmp_path / "run" / "000.png") as ours:
         assert list(ours.convert("RGB").tobytes()) == list(images[0].tobytes())
 
@@ -168,13 +168,21 @@ def test_resuming_a_stopped_run_gives_the_numbers_of_one_that_was_not(tmp_path):
     assert again == stopped
 
     def numbers(folder):
-        return [{k: v for k, v in row.items() if not k.startswith("time/") and k != "images_per_second"} for row in lines(folder / "metrics.jsonl")]
+        return [
+            {k: v for k, v in row.items() if not k.startswith("time/") and k != "images_per_second"}
+            for row in lines(folder / "metrics.jsonl")
+        ]
 
     assert numbers(again) == numbers(straight)
     for name in ("weights", "algorithm", "ema", "optimizer"):
-        parts = [(folder / "checkpoints" / "step_000002" / f"{name}.safetensors").read_bytes() for folder in (again, straight)]
+        parts = [
+            (folder / "checkpoints" / "step_000002" / f"{name}.safetensors").read_bytes()
+            for folder in (again, straight)
+        ]
         assert parts[0] == parts[1]
-    assert (again / "evaluations" / "step_000002.json").read_text() == (straight / "evaluations" / "step_000002.json").read_text()
+    assert (again / "evaluations" / "step_000002.json").read_text() == (
+        straight / "evaluations" / "step_000002.json"
+    ).read_text()
 
 
 def test_a_run_of_bad_rewards_stops_and_says_why(tmp_path):
@@ -230,7 +238,10 @@ def test_score_matches_pictures_with_prompts(tmp_path):
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": "a", "image": "y.png"}\n{"prompt": "bbb", "image": "x.png"}\n')
     scores = commands.score(tmp_path, rewards=(reward,), prompts=prompts)
-    assert [(p.name, r["length"]) for p, r in zip(scores.images, scores.rewards, strict=True)] == [("y.png", 1.0), ("x.png", 3.0)]
+    assert [(p.name, r["length"]) for p, r in zip(scores.images, scores.rewards, strict=True)] == [
+        ("y.png", 1.0),
+        ("x.png", 3.0),
+    ]
     prompts.write_text('{"prompt": "a", "image": "z.png"}\n')
     with pytest.raises(AlignError, match=r"z\.png"):
         commands.score(tmp_path, rewards=(reward,), prompts=prompts)

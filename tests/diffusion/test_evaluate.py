@@ -12,8 +12,16 @@ import torch
 from align.config.shared import RewardConfig
 from align.engine.distributed import Processes
 from align.rewards.scorer import Scorer
-from diffusion.config import EvaluationConfig
-from diffusion.evaluate import EvaluatedRow, Evaluation, Evaluator, classes_of, gain, spread_over_classes
+from diffusion.config import EvaluationConfig, RolloutConfig
+from diffusion.evaluate import (
+    EvaluatedRow,
+    Evaluation,
+    Evaluator,
+    classes_of,
+    evaluation_sampler,
+    gain,
+    spread_over_classes,
+)
 from diffusion.prompts import PromptSet
 from diffusion.records import read_evaluation, write_evaluation, write_strip
 
@@ -34,7 +42,9 @@ class OneOf(Processes):
         return [value]
 
 
-def evaluator(config=CONFIG, processes=None, batch_size=8, rewards=("brightness", "contrast")) -> tuple[Evaluator, torch.nn.Module]:
+def evaluator(
+    config=CONFIG, processes=None, batch_size=8, rewards=("brightness", "contrast")
+) -> tuple[Evaluator, torch.nn.Module]:
     model = miniature()
     found = Evaluator(
         config,
@@ -43,7 +53,7 @@ def evaluator(config=CONFIG, processes=None, batch_size=8, rewards=("brightness"
         scorer=Scorer([RewardConfig(function=name) for name in rewards]),
         processes=processes or Processes(),
         timer=lambda stage: nullcontext(),
-        batch_size=batch_size,
+        settings=evaluation_sampler(config, RolloutConfig(batch_size=batch_size)),
     )
     return found, model.network
 
@@ -73,7 +83,7 @@ def test_rows_and_pictures():
 
 
 def test_pictures_do_not_depend_on_seeds_batches_or_other_prompts():
-    """More seeds keep the earlier rows; batches of 3 change nothing beyond rounding; nothing of the run is in the noise."""
+    """More seeds keep the earlier rows; batches of 3 change nothing beyond rounding; the run is not in the noise."""
     few, network = evaluator(replace(CONFIG, seeds=1))
     many, _ = evaluator(replace(CONFIG, seeds=3), batch_size=3)
     first, second = few.evaluate(0, network, "raw"), many.evaluate(9, network, "raw")

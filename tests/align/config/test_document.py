@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from align.config.document import Dumper, Loader, dotted, read_document, read_scalar
@@ -89,6 +89,8 @@ values = st.recursive(
 
 
 @given(values)
+@example("\x85")
+@example("a\u2028 b")
 def test_what_is_written_is_read_again(value):
     """Whatever is dumped loads to the same value and type, also texts that look like numbers or YAML 1.1 booleans."""
     text = yaml.dump({"value": value}, Dumper=Dumper, allow_unicode=True, width=120)

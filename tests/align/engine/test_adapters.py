@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from align.config.shared import LoraConfig
-from align.engine.adapters import Policy, available_endings
+from align.engine.adapters import Policy
 from align.engine.distributed import start_accelerator
+from align.engine.lora import available_endings
 from align.errors import AlignError
 
 
@@ -81,8 +82,11 @@ def test_lora_by_hand():
 
 
 def test_adapters_are_drawn_by_seed_and_name_with_deviation_1_over_rank():
-    """800 numbers with rank 4: deviation 1/4; its standard error is 1/4/sqrt(1600) = 0.006, four of them are allowed."""
-    wide = lambda: nn.Sequential(nn.Linear(200, 3), nn.Linear(200, 3))  # noqa: E731
+    """800 numbers with rank 4: deviation 1/4; its standard error is 1/4/sqrt(1600) = 0.006, four are allowed."""
+
+    def wide() -> nn.Module:
+        return nn.Sequential(nn.Linear(200, 3), nn.Linear(200, 3))
+
     config = LoraConfig(rank=4)
     torch.manual_seed(1)
     first = Policy.lora(wide(), config, ["0", "1"], seed=5).state_dict()
@@ -165,13 +169,15 @@ def test_swapped_weights_come_back_bit_for_bit_also_after_an_error(net: Net):
     kept = {name: weight.clone() for name, weight in policy.state_dict().items()}
     places = {name: weight.data_ptr() for name, weight in policy.state_dict().items()}
     zeros = {name: torch.zeros_like(weight) for name, weight in kept.items()}
-    with pytest.raises(ZeroDivisionError), policy.swapped(zeros) as module:
+    with policy.swapped(zeros) as module:
         assert not module(X).any()
         assert not torch.is_grad_enabled()
+    with pytest.raises(ZeroDivisionError), policy.swapped(zeros):
         raise ZeroDivisionError
     assert all(torch.equal(weight, kept[name]) for name, weight in policy.state_dict().items())
     assert {name: weight.data_ptr() for name, weight in policy.state_dict().items()} == places
-    with pytest.raises(KeyError, match="lack 1 trained weights"), policy.swapped({k: zeros[k] for k in list(zeros)[1:]}):
+    zeros.popitem()
+    with pytest.raises(KeyError, match="lack 1 trained weights"), policy.swapped(zeros):
         pass
 
 
@@ -285,6 +291,13 @@ def test_real_model_classes(family: str):
 
     policy.module.zero_grad()
     policy.enable_gradient_checkpointing()
-    call(policy.network).square().sum().backward()
+    passes = []
+    next(layer for name, layer in module.named_modules() if name.endswith(targets[0])).register_forward_hook(
+        lambda *_: passes.append(1)
+    )
+    out = call(policy.network)
+    assert len(passes) == 1
+    out.square().sum().backward()
+    assert len(passes) == 2  # once more in the backward pass
     for name, weight in policy.trainable_parameters().items():
         torch.testing.assert_close(weight.grad, plain[name], rtol=1e-5, atol=1e-7)

@@ -52,7 +52,7 @@ def test_adamw_by_hand():
 
 def test_clipping_by_hand():
     """Norm of (3, 4) and (12) together is 13; clipped to 6.5 everything halves. Without a limit nothing changes."""
-    weights = [torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))]
+    weights = [torch.nn.Parameter(torch.zeros(size)) for size in (2, 1, 1)]
     weights[0].grad, weights[1].grad = torch.tensor([3.0, 4.0]), torch.tensor([12.0])
     assert clip_gradients(weights, None) == 13.0
     assert weights[0].grad.tolist() == [3.0, 4.0]

@@ -36,7 +36,7 @@ def test_rows_depend_on_their_number_only():
 
 
 def test_the_noise_is_standard_normal():
-    """10,000 numbers: the mean has a standard error of 0.01, the standard deviation of 0.007; five of them are allowed."""
+    """10,000 numbers: the mean has a standard error of 0.01, the deviation of 0.007; five of them are allowed."""
     noise = keyed_normal((100,), torch.arange(100), 7)
     assert abs(noise.mean().item()) < 0.05
     assert abs(noise.std().item() - 1) < 0.035

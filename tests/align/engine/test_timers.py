@@ -21,7 +21,7 @@ class HandClock:
 
 
 def test_inner_time_is_not_outer_time_by_hand():
-    """1 s nowhere; rollout from 1 to 8 with decode from 3 to 7; evaluate from 8 to 18 with a rollout inside; 2 s nowhere.
+    """1 s nowhere; rollout from 1 to 8, decode in it from 3 to 7; evaluate from 8 to 18, a rollout in it; 2 s nowhere.
 
     rollout = 7 - 4 = 3, decode = 4, evaluate = 10 (its rollout is part of it), step = 20 - 10 = 10.
     """
@@ -46,9 +46,13 @@ def test_inner_time_is_not_outer_time_by_hand():
 def test_a_stage_that_raises_is_closed():
     clock = HandClock()
     timers = Timers(clock)
-    with pytest.raises(RuntimeError), timers.stage("forward"):
+
+    def fail() -> None:
         clock.now = 2
         raise RuntimeError
+
+    with pytest.raises(RuntimeError), timers.stage("forward"):
+        fail()
     clock.now = 5
     assert timers.finish_step() == {"forward": 2, "step": 5}
 

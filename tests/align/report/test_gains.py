@@ -47,6 +47,12 @@ def test_equal_gains_have_an_interval_of_no_width():
     assert not gain.is_rate
 
 
+def test_a_rounding_error_is_no_loss():
+    """0.83333331 is 5/6 in float32, 2e-8 below it: the difference and both ends of its interval are exactly 0."""
+    (gain,) = gains(evaluation(0, rows([5 / 6, 5 / 6])), evaluation(1, rows([0.83333331, 0.83333331])))
+    assert (gain.difference.mean, gain.difference.low, gain.difference.high) == (0.0, 0.0, 0.0)
+
+
 def test_each_class_has_its_own_gain():
     before = rows([0.0, 0.0], "a", ["p", "q"]) + rows([1.0, 1.0], "b", ["s", "t"])
     after = rows([1.0, 1.0], "a", ["p", "q"]) + rows([1.0, 0.0], "b", ["s", "t"])

@@ -78,7 +78,7 @@ def test_mishaps_become_sentences(tmp_path):
     assert found[2] == "kl was not a finite number in 1 step."
 
 
-def test_a_held_out_class_that_fell_is_a_problem(make_run):
+def test_a_held_out_reward_that_fell_is_a_problem(make_run):
     folder = make_run(steps=6)
     first, last = folder / "evaluations" / "step_000000.json", folder / "evaluations" / "step_000006.json"
     early, late = first.read_text(), last.read_text()

@@ -49,6 +49,15 @@ def test_both_ends_have_as_many_decimals_as_the_mean():
     assert words.change(gain(0.5, 0.64, 0.0851, 0.196, False)) == "+0.140 (95 % interval +0.085 to +0.196)"
 
 
+def test_no_difference_has_decimals_too():
+    assert words.change(gain(0.5, 0.5, 0.0, 0.0, False)) == "+0.000 (95 % interval +0.000 to +0.000)"
+
+
+@pytest.mark.parametrize(("value", "text"), [(1.0, "1.000"), (0.984, "0.984"), (-23.456, "-23.5"), (0.0, "0")])
+def test_levels_of_a_reward_have_three_decimals(value, text):
+    assert words.level(value, gain(0.0, value, 0.0, 0.0, False)) == text
+
+
 def test_no_interval_is_not_invented():
     alone = gain(0.5, 1.0, math.nan, math.nan, False)
     assert words.change(alone) == "+0.500"

@@ -27,9 +27,7 @@ from .miniature import PROMPTS, miniature
 
 RUN = DiffusionRun(
     model=Sd3Model(path="miniature", lora=LoraConfig(rank=4, alpha=8.0, targets="all_linear")),
-    rollout=RolloutConfig(
-        prompts_per_step=2, group_size=4, batch_size=8, num_inference_steps=5, sampler=OdeSampler()
-    ),
+    rollout=RolloutConfig(prompts_per_step=2, group_size=4, batch_size=8, num_inference_steps=5, sampler=OdeSampler()),
     rewards=(RewardConfig(function="brightness"),),
     pipeline=PipelineConfig(base=Grpo(scale="group", unbiased=False)),
     algorithm=AwmConfig(times=DiscreteTimes(draws=2)),

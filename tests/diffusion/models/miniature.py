@@ -1,6 +1,6 @@
-"""A random SD3 pipeline small enough for thousands of passes: 16 x 16 pictures, 8 x 8 x 4 latents, two layers of width 16.
+"""A random SD3 pipeline for thousands of passes: 16 x 16 pictures, 8 x 8 x 4 latents, two layers of width 16.
 
-Real classes of diffusers and transformers, real byte-pair tokenizer; only the sizes differ. Weights are a function of the seed.
+Real classes of diffusers and transformers, a real byte-pair tokenizer; only the sizes differ. Weights follow from the seed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,12 @@ from diffusion.models.sd3 import StableDiffusion3
 from diffusion.tiny.build import tokenizer as word_tokenizer
 
 CONTEXT = 14
-PROMPTS = ("a red circle", "two blue squares", "a green triangle on the left", "a small red circle and a large blue square")
+PROMPTS = (
+    "a red circle",
+    "two blue squares",
+    "a green triangle on the left",
+    "a small red circle and a large blue square",
+)
 
 
 def miniature_pipeline(seed: int = 0, shift: float = 3.0) -> StableDiffusion3Pipeline:

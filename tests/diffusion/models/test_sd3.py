@@ -56,7 +56,7 @@ def test_everything_is_frozen_and_in_evaluation_mode(model):
 
 
 def test_encoding_has_no_empty_t5_tokens_and_is_the_pipelines(model):
-    """Without a T5 the stock call appends 256 zero vectors; ours appends none, and equals the stock call with that length 0."""
+    """Without a T5 the stock call appends 256 zero vectors; ours appends none, as the stock call with length 0."""
     found = model.encode(PROMPTS[:1])
     expected, _, pooled, _ = model.pipeline.encode_prompt(
         PROMPTS[0], None, None, do_classifier_free_guidance=False, max_sequence_length=0
@@ -96,7 +96,9 @@ def test_guidance_by_hand(model):
     x, t, conditioning = probe(model)
     cond = model.predict(model.network, x, t, conditioning)
     uncond = model.predict(model.network, x, t, model.encode([""] * 4))
-    assert_close(model.predict(model.network, x, t, conditioning, 2.5), uncond + 2.5 * (cond - uncond), rtol=1e-4, atol=1e-5)
+    assert_close(
+        model.predict(model.network, x, t, conditioning, 2.5), uncond + 2.5 * (cond - uncond), rtol=1e-4, atol=1e-5
+    )
     assert (cond - uncond).abs().mean() > 0.1  # the prompt matters, so the line above is no tautology
 
 
@@ -133,7 +135,7 @@ def test_sigmas_are_the_schedulers_and_a_copy(model):
 
 
 def test_dynamic_shift_follows_the_number_of_picture_tokens():
-    """mu = 0.5 + (1.15 - 0.5) (L - 256) / (4096 - 256) at L = 16 tokens: 0.459375; sigma' = e^mu / (e^mu + 1/sigma - 1)."""
+    """mu = 0.5 + 0.65 (L - 256) / (4096 - 256) = 0.459375 at L = 16 tokens; sigma' = e^mu / (e^mu + 1/sigma - 1)."""
     model = miniature()
     model.pipeline.scheduler = type(model.pipeline.scheduler)(use_dynamic_shifting=True)
     raw = torch.linspace(1, 1 / 1000, 4, dtype=torch.float64)
@@ -147,7 +149,9 @@ def test_latent_shape(model):
     assert model.latent_shape(32) == (4, 16, 16)
     with pytest.raises(ModelError, match="multiples of 4 pixels") as error:
         model.latent_shape(30)
-    assert "nearest possible resolution is 32" in str(error.value) or "nearest possible resolution is 28" in str(error.value)
+    assert "nearest possible resolution is 32" in str(error.value) or "nearest possible resolution is 28" in str(
+        error.value
+    )
 
 
 def test_our_ode_rollout_draws_the_pipelines_own_pictures(model):
@@ -242,13 +246,14 @@ def test_precision_of_the_parts(tmp_path):
     assert full.network.dtype == torch.float32
 
 
-def test_fingerprint_tells_sizes_apart(model):
-    assert model.fingerprint() == {
-        "pipeline": "StableDiffusion3Pipeline",
-        "path": "miniature",
-        "layers": "2",
-        "width": "16",
-    }
+def test_fingerprint_is_the_models_and_not_the_places(model, tmp_path):
+    """Same weights elsewhere and in another precision: equal. Other weights of the same size: different."""
+    found = model.fingerprint()
+    assert (found["pipeline"], found["layers"], found["width"]) == ("StableDiffusion3Pipeline", "2", "16")
+    model.pipeline.save_pretrained(tmp_path)
+    for dtype in ("float32", "bfloat16"):
+        assert load_model(Sd3Model(path=str(tmp_path), dtype=dtype)).fingerprint() == found
+    assert miniature(seed=1).fingerprint() != found
 
 
 def test_missing_and_wrong_folders_are_clear_errors(tmp_path):
@@ -290,5 +295,3 @@ def test_loading_is_quiet(tmp_path, capfd):
     capfd.readouterr()
     load_model(Sd3Model(path=str(tmp_path)))
     assert "Loading" not in "".join(capfd.readouterr())
-
-
