@@ -1,11 +1,9 @@
 """Count, mean, standard deviation, minimum and maximum within groups of equal integer ids.
 
-Every advantage estimator stands on this file. Groups are int64 ids: interleaved, of unequal size, in any order, any
-value. A result has one entry per *sample* (the number of its group), so that it lines up with the samples and `values
-- group_mean` is a formula, not a join.
+Every advantage estimator stands on this file. Groups are int64 ids: any values, interleaved, of unequal size. A result
+has one entry per *sample* (the number of its group), so `values - group_mean(values, group_ids)` is a formula, not a join.
 
-* A NaN value is left out of every statistic; so is a sample whose `where` is false. It still receives its group's
-number.
+* A NaN value is left out of every statistic, as is a sample whose `where` is false. It still gets its group's number.
 * Everything is computed in float64: in float32 the deviations of fifteen equal rewards of 98.3 are not zero.
 * The whole batch is one group: `scoped_ids(group_ids, "batch")`.
 """

@@ -1,5 +1,4 @@
-"""From the table of rewards to the signal that the loss learns from: combine -> compare -> clip, every stage kept for
-the log.
+"""From the table of rewards to the signal that the loss learns from; every stage is kept for the log.
 
     values [n, k]  --combine-->  scores [n]  --base estimator-->  advantages  --clip-->  Signal
 

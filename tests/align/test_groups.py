@@ -72,6 +72,13 @@ def test_constant_means_equal_stored_numbers():
     assert not group_is_constant(values, ids).any()
 
 
+def test_equal_float32_numbers_have_no_spread():
+    """In float64 fifteen times a float32 number is exact, and so is its fifteenth part; in float32 neither is."""
+    values, ids = torch.full((15,), 98.3), torch.zeros(15, dtype=torch.int64)
+    assert (group_std(values, ids) == 0).all()
+    assert (group_mean(values, ids) == values.double()).all()
+
+
 def test_no_samples():
     nothing, ids = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
     assert group_codes(ids)[1] == 0
