@@ -1,7 +1,7 @@
-"""Count, mean, standard deviation, minimum and maximum within groups of equal integer ids.
+"""Count, mean, standard deviation, extremes and ranks within groups of equal integer ids.
 
 Every advantage estimator stands on this file. Groups are int64 ids: any values, interleaved, of unequal size. A result
-has one entry per *sample* (the number of its group), so `values - group_mean(values, group_ids)` is a formula, not a join.
+has one entry per *sample* (the number of its group): `values - group_mean(values, group_ids)` needs no join.
 
 * A NaN value is left out of every statistic, as is a sample whose `where` is false. It still gets its group's number.
 * Everything is computed in float64: in float32 the deviations of fifteen equal rewards of 98.3 are not zero.
@@ -108,6 +108,23 @@ def group_is_constant(
     A group without a value is not constant; a group with one value is.
     """
     return group_max(values, group_ids, where) == group_min(values, group_ids, where)
+
+
+def group_rank(values: Float[Tensor, "n"], group_ids: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
+    """Place of each value in its group, ascending: 0, 1, ... Ties keep the order of the input; NaN comes last."""
+    slots, _ = _slots(group_ids)
+    by_value = values.argsort(stable=True)
+    order = by_value[slots[by_value].argsort(stable=True)]  # by group, then by value, then by place
+    starts = group_min(torch.arange(len(order), device=values.device).double(), slots[order]).long()
+    ranks = torch.empty_like(order)
+    ranks[order] = torch.arange(len(order), device=values.device) - starts
+    return ranks
+
+
+def group_first(group_ids: Int[Tensor, "n"]) -> Bool[Tensor, "n"]:
+    """True at the first member of each group: picks one entry per group out of numbers per sample."""
+    places = torch.arange(len(group_ids), device=group_ids.device)
+    return group_min(places.double(), group_ids).long() == places
 
 
 def check_ids(group_ids: Tensor) -> None:

@@ -31,6 +31,11 @@ def rows_per_update(config: DiffusionRun, processes: int) -> tuple[int, int]:
     return min(sizes), max(sizes)
 
 
+def micro_batch_rows(config: DiffusionRun, processes: int) -> int:
+    """Most samples that a process has in one micro-batch."""
+    return min(config.training.micro_batch_size, rows_per_update(config, processes)[1])
+
+
 def batches(rows: int, size: int) -> int:
     """Runs of at most `size` rows."""
     return -(-rows // size)

@@ -116,7 +116,7 @@ class Awm:
         return LossOutput(loss=loss, count=len(micro), metrics=metrics)
 
     def after_step(self, step: int) -> Mapping[str, float]:
-        """Let the lagged policy follow: target <- d target + (1 - d) current, d from the number of the step just done."""
+        """Let the lagged policy follow: target <- d target + (1 - d) current, d from the step just done."""
         lagged = self.config.lagged
         if lagged is None:
             return {}
@@ -135,9 +135,10 @@ class Awm:
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor | int | float | str]) -> None:
-        """Inverse of `state_dict`."""
+        """Inverse of `state_dict`. Where the lagged policy was off before, it starts from the current weights."""
+        current = self._policy.state_dict()
         for name, weight in self._lagged.items():
-            weight.copy_(state[_LAGGED + name])
+            weight.copy_(state.get(_LAGGED + name, current[name]))
         pipeline = {name.removeprefix(_PIPELINE): value for name, value in state.items() if name.startswith(_PIPELINE)}
         self._collector.pipeline.load_state_dict(pipeline)
 
@@ -183,7 +184,7 @@ class Awm:
         )
 
     def _pulls(self, probe: Probe, micro: DiffusionBatch) -> dict[str, tuple[float, Tensor]]:
-        """Metric -> (weight, velocity) of each policy that the trained one is pulled to; a weight of 0 saves the pass."""
+        """Metric -> (weight, velocity) of each policy that the trained one is pulled to; weight 0 saves the pass."""
         pulls: dict[str, tuple[float, Tensor]] = {}
         lagged = self.config.lagged
         if self.config.kl_beta > 0:

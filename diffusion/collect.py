@@ -1,7 +1,7 @@
 """Collect a step: prompts -> rollout -> rewards -> gather -> shape and compare -> this process's batch.
 
-Shared by every on-line method. Each process scores its own pictures; the signal is then computed by every process on all
-rows of the step, in global order, so that advantages do not depend on the number of processes.
+Shared by every on-line method. Each process scores its own pictures; the signal is then computed by every process on
+all rows of the step, in global order, so that advantages do not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class DiffusionBatch:
         latents: final latents x0, float32.
         conditioning: one row per distinct prompt, shared by all selections.
         prompt_rows: row of `conditioning` for each sample.
-        old_log_probs: log-probabilities under the policy that drew the samples; NaN where that still is the current one.
+        old_log_probs: log-probabilities under the policy that drew the samples; NaN where that still is the current.
     """
 
     samples: Samples

@@ -6,8 +6,9 @@ processes is in it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -139,6 +140,11 @@ def gain(before: Evaluation, after: Evaluation, name: str, group: str | None = N
     return paired_bootstrap_interval(olds, news, clusters=prompts)
 
 
+def known(value: float) -> float | None:
+    """A score as a record holds it: None where there is none."""
+    return None if math.isnan(value) else value
+
+
 def classes_of(prompts: PromptSet) -> list[str]:
     """The class of each prompt."""
     return [str(name) if name is not None else ALL for name in prompts.columns.get("class", [None] * len(prompts))]
@@ -216,34 +222,40 @@ class Evaluator:
     def _draw(
         self, step: int, network: nn.Module, weights: str, wanted: Sequence[tuple[int, int]], pictures: int
     ) -> Evaluation:
-        """Share the rows over the processes, draw and score them, and bring everything together in order."""
+        """Share the (prompt row, seed) pairs over the processes, draw and score them, bring all together in order."""
         own = list(range(self._processes.rank, len(wanted), self._processes.world))
-        found = self._draw_own([wanted[number] for number in own], own, network) if own else []
-        kept = [(row, image if row.number < pictures else None) for row, image in found]
-        gathered = chain.from_iterable(self._processes.gather_objects(kept))
+        found = self._draw_own(own, wanted, network, pictures) if own else []
+        gathered = chain.from_iterable(self._processes.gather_objects(found))
         everything = sorted(gathered, key=lambda pair: pair[0].number)
         images = [image for _, image in everything if image is not None]
         return Evaluation(step=step, weights=weights, rows=[row for row, _ in everything], images=images)
 
     def _draw_own(
-        self, wanted: Sequence[tuple[int, int]], numbers: Sequence[int], network: nn.Module
-    ) -> list[tuple[EvaluatedRow, Image]]:
-        rows = torch.tensor([row for row, _ in wanted])
-        index = rows * SEEDS + torch.tensor([seed for _, seed in wanted])
-        distinct, prompt_rows = rows.unique(return_inverse=True)
+        self, own: Sequence[int], wanted: Sequence[tuple[int, int]], network: nn.Module, pictures: int
+    ) -> list[tuple[EvaluatedRow, Image | None]]:
+        """Rows `own` of this process, each with its picture if it is one of the first `pictures`.
+
+        Pictures are scored batch by batch and then let go: there may be thousands.
+        """
+        prompt_row = torch.tensor([wanted[number][0] for number in own])
+        seeds = torch.tensor([wanted[number][1] for number in own])
+        prompts = self._prompts.select(prompt_row.tolist())
+        index = prompt_row * SEEDS + seeds
+        distinct, conditioning_row = prompt_row.unique(return_inverse=True)
         conditioning = self._model.encode(self._prompts.select(distinct.tolist()).prompts)
-        drawn = roll_out(
-            self._model, network, conditioning, prompt_rows, index, self._settings, self._timer, "evaluation"
-        )
-        images = [image for batch in drawn for image in batch.images]
-        prompts = self._prompts.select(rows.tolist())
-        samples = Samples(index=index, group_ids=rows, prompts=prompts.prompts, columns=prompts.columns, images=images)
-        table = self._scorer.score(samples)
-        found = []
-        for place, (number, (row, seed), values) in enumerate(zip(numbers, wanted, table.values.tolist(), strict=True)):
-            rewards = {name: None if value != value else value for name, value in zip(table.names, values, strict=True)}
-            evaluated = EvaluatedRow(
-                number=number, prompt=prompts.prompts[place], group=self._classes[row], seed=seed, rewards=rewards
-            )
-            found.append((evaluated, images[place]))
+        samples = Samples(index=index, group_ids=prompt_row, prompts=prompts.prompts, columns=prompts.columns)
+        found: list[tuple[EvaluatedRow, Image | None]] = []
+        for drawn in roll_out(
+            self._model, network, conditioning, conditioning_row, index, self._settings, self._timer, "evaluation"
+        ):
+            table = self._scorer.score(replace(samples.select(drawn.rows.tolist()), images=drawn.images))
+            for place, values, image in zip(drawn.rows.tolist(), table.values.tolist(), drawn.images, strict=True):
+                row = EvaluatedRow(
+                    number=own[place],
+                    prompt=prompts.prompts[place],
+                    group=self._classes[int(prompt_row[place])],
+                    seed=int(seeds[place]),
+                    rewards={name: known(value) for name, value in zip(table.names, values, strict=True)},
+                )
+                found.append((row, image if row.number < pictures else None))
         return found

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from align.config.shared import LoraConfig
-from diffusion.arithmetic import guidance_factor
+from diffusion.arithmetic import guidance_factor, micro_batch_rows
 from diffusion.config import DiffusionRun
 from diffusion.models.targets import adapts
 
@@ -79,7 +79,7 @@ def lora_parameters(shapes: Shapes, lora: LoraConfig) -> int:
     return sum(lora.rank * (rows + columns) for rows, columns in adapted)
 
 
-def guess_memory(config: DiffusionRun, folder: Path) -> Memory | None:
+def guess_memory(config: DiffusionRun, folder: Path, processes: int = 1) -> Memory | None:
     """Memory of a run on the model in `folder`; None where the folder does not hold the weights as safetensors."""
     try:
         shapes = read_shapes(folder / "transformer")
@@ -101,7 +101,7 @@ def guess_memory(config: DiffusionRun, folder: Path) -> Memory | None:
         weights=base + BYTES[config.model.dtype] * frozen + 4 * decoder,
         optimizer=ADAM_AND_GRADIENT * trained,
         copies=4 * (_copies(config) * trained + (network if lora is None and config.algorithm.kl_beta > 0 else 0)),
-        activations=_activations(config, tokens, settings),
+        activations=_activations(config, micro_batch_rows(config, processes), tokens, settings),
     )
 
 
@@ -127,10 +127,8 @@ def _tokens(config: DiffusionRun, folder: Path, settings: Mapping[str, Any]) -> 
     return (side // settings["patch_size"]) ** 2 + min(clip, TEXT_TOKENS) + t5
 
 
-def _activations(config: DiffusionRun, tokens: int, settings: Mapping[str, Any]) -> int:
-    rows = (
-        config.training.micro_batch_size * config.algorithm.times.draws * guidance_factor(config.rollout.guidance_scale)
-    )
+def _activations(config: DiffusionRun, pictures: int, tokens: int, settings: Mapping[str, Any]) -> int:
+    rows = pictures * config.algorithm.times.draws * guidance_factor(config.rollout.guidance_scale)
     width = settings["num_attention_heads"] * settings["attention_head_dim"]
     layers = settings["num_layers"]
     wide = 2 if config.training.mixed_precision == "no" else 1

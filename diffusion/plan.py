@@ -12,6 +12,7 @@ from align.inspect.plan import Difference, Plan, Row, Section, differences_from
 from diffusion.arithmetic import (
     batches,
     evaluations_of,
+    micro_batch_rows,
     rollout_passes,
     rows_per_update,
     samples_per_step,
@@ -55,7 +56,7 @@ def plan(config: DiffusionRun, processes: int = 1) -> Plan:
             Section(title="Each step", rows=_step(config, processes, len(files.train))),
             Section(title="Network evaluations for one picture", rows=_passes(config)),
             Section(title="The whole run", rows=_run(config, files)),
-            Section(title="Memory of one process (a guess)", rows=_memory(config)),
+            Section(title="Memory of one process (a guess)", rows=_memory(config, processes)),
         ),
         recipe=config.recipe,
         differences=_differences(config),
@@ -92,7 +93,7 @@ def _step(config: DiffusionRun, processes: int, prompts: int) -> tuple[Row, ...]
     samples = samples_per_step(rollout)
     updates = training.updates_per_rollout
     fewest, most = rows_per_update(config, processes)
-    micro = min(training.micro_batch_size, most)
+    micro = micro_batch_rows(config, processes)
     return (
         Row(label="prompts", value=f"{rollout.prompts_per_step:,}", note=f"of {_count(prompts, config.prompts.train)}"),
         Row(label="pictures", value=f"{samples:,}", note=f"{rollout.prompts_per_step} prompts x {rollout.group_size}"),
@@ -189,17 +190,16 @@ def _checkpoints(config: DiffusionRun) -> str:
     return f"the last {kept.keep_last} and the best {kept.keep_best} by {kept.best_metric} stay"
 
 
-def _memory(config: DiffusionRun) -> tuple[Row, ...]:
+def _memory(config: DiffusionRun, processes: int) -> tuple[Row, ...]:
     builtin = config.model.path == "builtin:tiny"
-    memory = guess_memory(config, model_path() if builtin else Path(config.model.path))
+    memory = guess_memory(config, model_path() if builtin else Path(config.model.path), processes)
     if memory is None:
         return (Row(label="unknown", value="–", note="the weights are not in a local folder"),)
-    return _memory_rows(memory, config)
+    return _memory_rows(memory, micro_batch_rows(config, processes) * config.algorithm.times.draws)
 
 
-def _memory_rows(memory: Memory, config: DiffusionRun) -> tuple[Row, ...]:
+def _memory_rows(memory: Memory, rows: int) -> tuple[Row, ...]:
     share = memory.trained / memory.network
-    rows = min(config.training.micro_batch_size, samples_per_step(config.rollout)) * config.algorithm.times.draws
     return (
         Row(label="network", value=f"{memory.network / 1e6:,.1f} M", note="parameters"),
         Row(label="trained", value=f"{memory.trained / 1e6:,.2f} M", note=f"parameters, {share:.1%} of the network's"),

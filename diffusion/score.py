@@ -14,6 +14,7 @@ from align.errors import AlignError
 from align.rewards.scorer import Scorer
 from align.statistics import Interval, bootstrap_mean_interval
 from align.types import Samples
+from diffusion.evaluate import known
 from diffusion.prompts import PromptSet
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -98,7 +99,7 @@ def find_images(folder: Path, prompts: PromptSet) -> list[Path]:
     if len(paths) != len(prompts):
         raise AlignError(
             f"expected one picture for each of the {len(prompts)} prompts, found {len(paths)} in {folder}.",
-            "Pictures are matched with prompts in order of file name; or name each prompt's picture in a column `image`.",
+            "Pictures are matched with prompts by file name; or name each prompt's picture in a column `image`.",
         )
     return paths
 
@@ -125,7 +126,7 @@ def score_images(images: Sequence[Path], prompts: PromptSet, rewards: Sequence[R
     )
     table = scorer.score(samples)
     rows = [
-        {name: None if value != value else value for name, value in zip(table.names, values, strict=True)}
+        {name: known(value) for name, value in zip(table.names, values, strict=True)}
         for values in table.values.tolist()
     ]
     problems = {name: dict(counts) for name, counts in table.problems.items()}

@@ -16,8 +16,8 @@ from torch import Tensor
 from align.groups import check_ids
 
 POSITION_FIELDS = (
-    "mask token_rewards logprobs entropies token_logits self_certainty values policy_window_mask token_ids step_key "
-    "seg_id step_end turn_id turn_end"
+    "mask token_rewards logprobs ref_logprobs entropies token_logits self_certainty values policy_window_mask "
+    "token_ids step_key seg_id step_end turn_id turn_end"
 ).split()  # one column per token or denoising step
 BATCH_FIELDS = ("step", "batch_mean_reward")  # about the batch as a whole; every other field has one row per sample
 
@@ -30,10 +30,13 @@ class AdvantageInputs:
         rewards: one per sample, any unit, higher is better, NaN = could not be scored; `[n, m]` for methods that
             decompose.
         group_ids: samples with equal ids answer the same prompt. Any integers, interleaved, groups of any size.
+        prompt_ids: number of the prompt that is the same in every step; `group_ids` if None. Methods with a memory need
+            it where group ids are numbered anew in each step.
         mask: 1 at positions that the policy produced and that are trained; holes (tool output) are allowed.
         lengths: trained positions per sample; `mask.sum(1)` if None.
         token_rewards: reward placed on positions.
         logprobs: of the sampled tokens, in nats; each method says under which policy.
+        ref_logprobs: of the sampled tokens under the reference policy, in nats.
         entropies: of the full next-token distribution, in nats.
         token_logits: raw logit of the sampled token, before the temperature.
         self_certainty: logsumexp(z) - mean(z) over the vocabulary.
@@ -44,6 +47,8 @@ class AdvantageInputs:
         confidence: how sure the policy is of the true answer before the first turn and after each, as a log-probability
             per token; columns after a sample's last turn are ignored.
         metric: any number per sample.
+        reference_rewards: reward of a reference policy's answer to the sample's prompt, in the unit of the rewards.
+        greedy_rewards: reward of a greedy rollout of the sample's prompt, in the unit of the rewards.
         answers: canonical final answers; None = no answer found.
         correct: whether the answer is right.
         first_tool_pos: position of the first tool-call token, -1 = never.
@@ -70,10 +75,12 @@ class AdvantageInputs:
 
     rewards: Real[Tensor, "n"] | Real[Tensor, "n m"]
     group_ids: Int[Tensor, "n"] | None = None
+    prompt_ids: Int[Tensor, "n"] | None = None
     mask: Real[Tensor, "n t"] | Bool[Tensor, "n t"] | None = None
     lengths: Int[Tensor, "n"] | None = None
     token_rewards: Float[Tensor, "n t"] | None = None
     logprobs: Float[Tensor, "n t"] | None = None
+    ref_logprobs: Float[Tensor, "n t"] | None = None
     entropies: Float[Tensor, "n t"] | None = None
     token_logits: Float[Tensor, "n t"] | None = None
     self_certainty: Float[Tensor, "n t"] | None = None
@@ -83,6 +90,8 @@ class AdvantageInputs:
     policy_window_mask: Real[Tensor, "n t"] | Bool[Tensor, "n t"] | None = None
     confidence: Float[Tensor, "n b"] | None = None
     metric: Float[Tensor, "n"] | None = None
+    reference_rewards: Float[Tensor, "n"] | None = None
+    greedy_rewards: Float[Tensor, "n"] | None = None
     answers: Sequence[Hashable] | None = None
     correct: Bool[Tensor, "n"] | None = None
     first_tool_pos: Int[Tensor, "n"] | None = None
@@ -110,8 +119,9 @@ class AdvantageInputs:
         """Raise a ValueError that names the field, unless every per-sample field has one row per sample."""
         if self.rewards.ndim not in (1, 2):
             raise ValueError(f"rewards must have shape [n] or [n, m], found {list(self.rewards.shape)}.")
-        if self.group_ids is not None:
-            check_ids(self.group_ids)
+        for ids in (self.group_ids, self.prompt_ids):
+            if ids is not None:
+                check_ids(ids)
         for name, value in self._per_sample().items():
             if len(value) != len(self):
                 raise ValueError(
@@ -129,6 +139,13 @@ class AdvantageInputs:
         if self.group_ids is None:
             raise ValueError("`group_ids` is not given. Say which samples answer the same prompt: equal integer ids.")
         return self.group_ids
+
+    def tensor(self, name: str) -> Tensor:
+        """A field that the formula requires, known to be there."""
+        value = getattr(self, name)
+        if not isinstance(value, Tensor):
+            raise ValueError(f"`{name}` is not given. Pass it in AdvantageInputs.")
+        return value
 
     def given(self) -> tuple[str, ...]:
         """Names of the fields that are not None."""

@@ -18,7 +18,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
@@ -30,6 +30,7 @@ from align.groups import Scope
 
 Options: TypeAlias = Any  # one frozen dataclass per estimator; they have nothing in common but `kind`
 Function: TypeAlias = Callable[..., Tensor | AdvantageResult]
+Registered = TypeVar("Registered", bound=Function)  # a decorated formula keeps its own type
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class Estimator:
         requires: fields of `AdvantageInputs` that must be given, beside the rewards.
         requires_any: tuples of fields; at least one of each tuple must be given.
         optional: fields that are read if they are given.
+        also_requires: further fields that must be given under these options.
         scope: `group` means that a group's result depends on that group only; `batch` needs all processes' rows. A
             function of the options where they decide.
         granularity: one advantage per sample, or one per sample and position.
@@ -51,6 +53,7 @@ class Estimator:
         stage: `base` makes advantages from rewards, a `shaper` changes them, `loss` and `rollout` act elsewhere.
         exact_zero: rule C1: equal rewards in a group give exactly 0.
         decomposes: accepts rewards `[n, m]`.
+        default_base: of a shaper: settings of the base stage that its paper shapes.
     """
 
     options_type: type[Options]
@@ -58,6 +61,7 @@ class Estimator:
     requires: tuple[str, ...]
     requires_any: tuple[tuple[str, ...], ...] = ()
     optional: tuple[str, ...] = ()
+    also_requires: Callable[[Options], tuple[str, ...]] | None = None
     scope: Scope | Callable[[Options], Scope] = "group"
     granularity: Literal["sample", "token"] = "sample"
     stateful: bool = False
@@ -66,6 +70,7 @@ class Estimator:
     stage: Literal["base", "shaper", "loss", "rollout"] = "base"
     exact_zero: bool = True
     decomposes: bool = False
+    default_base: Options | None = None
 
     @property
     def kind(self) -> str:
@@ -75,6 +80,10 @@ class Estimator:
     def reads(self) -> tuple[str, ...]:
         """Every field that the formula may look at, beside the rewards."""
         return (*self.requires, *(name for names in self.requires_any for name in names), *self.optional)
+
+    def needs(self, options: Options) -> tuple[str, ...]:
+        """Fields that must be given under these options, beside the rewards and one of each of `requires_any`."""
+        return self.requires if self.also_requires is None else (*self.requires, *self.also_requires(options))
 
     def scope_of(self, options: Options) -> Scope:
         """`group` or `batch` under these options."""
@@ -90,16 +99,33 @@ _REGISTERED: dict[str, Estimator] = {}
 
 def estimator(
     options_type: type[Options], *, requires: tuple[str, ...] = (), **declaration: Any
-) -> Callable[[Function], Function]:
+) -> Callable[[Registered], Registered]:
     """Register the decorated function under the `kind` of its settings; `declaration` fills fields of `Estimator`."""
 
-    def register(function: Function) -> Function:
+    def register(function: Registered) -> Registered:
         entry = Estimator(options_type=options_type, function=function, requires=requires, **declaration)
         _refuse_what_cannot_be(entry)
         _REGISTERED[entry.kind] = entry
         return function
 
     return register
+
+
+def shaper(
+    options_type: type[Options], *, base: Options, requires: tuple[str, ...] = (), **declaration: Any
+) -> Callable[[Registered], Registered]:
+    """Register a formula that changes the advantages of a base stage, which it finds in `inputs.advantages`.
+
+    What the base has made of equal rewards and of singletons stands, unless the formula itself adds to it.
+
+    Args:
+        options_type: settings.
+        base: settings of the base stage that the paper shapes, computed where a caller gives no advantages.
+        requires: fields that must be given, beside rewards and advantages.
+        declaration: further fields of `Estimator`.
+    """
+    declaration = {"min_group": 1, **declaration, "stage": "shaper", "exact_zero": False, "default_base": base}
+    return estimator(options_type, requires=("advantages", *requires), **declaration)
 
 
 def available() -> tuple[str, ...]:

@@ -17,20 +17,25 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from align.advantages.inputs import AdvantageInputs, AdvantageResult, on_all_rows
+from align.advantages.inputs import POSITION_FIELDS, AdvantageInputs, AdvantageResult, on_all_rows
 from align.advantages.registry import Estimator, Options, find, make_options
 from align.groups import group_codes, group_is_constant, group_size
+from align.objectives import per_unit
 
 State = Mapping[str, Tensor | int | float | str]
 
 
-def estimate(kind: str, inputs: AdvantageInputs, *, state: State | None = None, **options: Any) -> AdvantageResult:
+def estimate(
+    kind: str, inputs: AdvantageInputs, *, state: State | None = None, base: Options | str | None = None, **options: Any
+) -> AdvantageResult:
     """Advantages of a batch by the estimator called `kind`.
 
     Args:
         kind: one of `available()`.
         inputs: rows of all processes.
         state: of a stateful method's previous call.
+        base: of a shaper, where the inputs hold no `advantages`: name or settings of the estimator that it shapes; by
+            default its paper's.
         options: the estimator's settings, by keyword; its defaults elsewhere (Any: each option has its own type,
             checked).
 
@@ -42,7 +47,11 @@ def estimate(kind: str, inputs: AdvantageInputs, *, state: State | None = None, 
         `singleton="error"`.
     """
     entry = find(kind)
-    return apply_rules(entry, inputs, make_options(entry, options), state)
+    settings = make_options(entry, options)
+    base = make_options(find(base), {}) if isinstance(base, str) else base
+    inputs, stats = with_base(entry, inputs, base)
+    result = apply_rules(entry, inputs, settings, state)
+    return replace(result, stats={**stats, **result.stats})
 
 
 def estimate_with(options: Options, inputs: AdvantageInputs, state: State | None = None) -> AdvantageResult:
@@ -50,15 +59,40 @@ def estimate_with(options: Options, inputs: AdvantageInputs, state: State | None
     return apply_rules(find(options.kind), inputs, options, state)
 
 
+def with_base(
+    entry: Estimator, inputs: AdvantageInputs, base: Options | None = None
+) -> tuple[AdvantageInputs, Mapping[str, float]]:
+    """The inputs with the advantages that a shaper shapes, and the base stage's numbers for the log.
+
+    Raises:
+        ValueError: a base for something that is no shaper, given twice, or one that cannot be a base.
+    """
+    if entry.stage != "shaper" or inputs.advantages is not None:
+        if base is not None:
+            why = "is no shaper" if entry.stage != "shaper" else "has `advantages` in its inputs already"
+            raise ValueError(f"{entry.kind} {why}, so it has no use for `base`. Leave it out.")
+        return inputs, {}
+    settings = entry.default_base if base is None else base
+    found = find(settings.kind)
+    if found.stage != "base" or found.stateful:
+        why = "keeps state of its own" if found.stateful else f"belongs to the {found.stage} stage"
+        raise ValueError(
+            f"{settings.kind} {why} and cannot be computed inside {entry.kind}. Estimate the advantages first and pass "
+            "them as `advantages` in AdvantageInputs."
+        )
+    result = apply_rules(found, inputs, settings)
+    return replace(inputs, advantages=result.advantages), result.stats
+
+
 @torch.no_grad()
 def apply_rules(
     entry: Estimator, inputs: AdvantageInputs, options: Options, state: State | None = None
 ) -> AdvantageResult:
     """Check the inputs, run the formula on the scorable rows, and enforce the rules on what it returns."""
-    inputs = _with_lengths(inputs)
-    _check(entry, inputs)
-    inputs = inputs.exact()
-    rows = _scorable(entry, inputs).nonzero().flatten()
+    inputs = _with_defaults(inputs)
+    _check(entry, inputs, options)
+    inputs = _without_padding(inputs.exact())
+    rows = _scorable(entry, inputs, options).nonzero().flatten()
     kept = _with_dense_ids(inputs.select(rows))
     ids = kept.ids
     lonely = group_size(ids) < entry.min_group
@@ -68,10 +102,9 @@ def apply_rules(
     result = _run(entry, kept, options, state)
     advantages = result.advantages
     if entry.exact_zero:
-        advantages = torch.where(_along(constant, advantages), 0.0, advantages)
-    advantages = torch.where(
-        _along(lonely, advantages), _along(_singleton_value(options, kept), advantages), advantages
-    )
+        advantages = torch.where(per_unit(constant, advantages), 0.0, advantages)
+    alone = _singleton_value(entry, options, kept)
+    advantages = torch.where(per_unit(lonely, advantages), per_unit(alone, advantages), advantages)
     advantages = _masked(advantages, kept.mask)
     advantages = on_all_rows(advantages, rows, len(inputs)).float()
     if not advantages.isfinite().all():
@@ -92,14 +125,16 @@ def _run(entry: Estimator, kept: AdvantageInputs, options: Options, state: State
     """The formula. A batch without a scorable sample never reaches one: its means would be over nothing."""
     if len(kept) == 0:
         shape = kept.rewards.shape[:1] if entry.granularity == "sample" or kept.mask is None else kept.mask.shape
+        if entry.stage == "shaper" and kept.advantages is not None and kept.advantages.ndim == 2:
+            shape = kept.advantages.shape
         return AdvantageResult(advantages=kept.rewards.new_zeros(shape), state=dict(state or {}))
     outcome = entry.function(kept, options, dict(state or {})) if entry.stateful else entry.function(kept, options)
     return outcome if isinstance(outcome, AdvantageResult) else AdvantageResult(advantages=outcome)
 
 
-def _check(entry: Estimator, inputs: AdvantageInputs) -> None:
+def _check(entry: Estimator, inputs: AdvantageInputs, options: Options) -> None:
     given = inputs.given()
-    missing = [f"`{name}`" for name in entry.requires if name not in given]
+    missing = [f"`{name}`" for name in entry.needs(options) if name not in given]
     missing += [" or ".join(f"`{name}`" for name in names) for names in entry.requires_any if not {*names} & {*given}]
     if missing:
         raise ValueError(
@@ -119,10 +154,28 @@ def _check(entry: Estimator, inputs: AdvantageInputs) -> None:
         )
 
 
-def _with_lengths(inputs: AdvantageInputs) -> AdvantageInputs:
-    if inputs.lengths is not None or inputs.mask is None:
+def _with_defaults(inputs: AdvantageInputs) -> AdvantageInputs:
+    """Lengths counted from the mask and prompts named by their groups, where nothing better is given."""
+    if inputs.lengths is None and inputs.mask is not None:
+        inputs = replace(inputs, lengths=(inputs.mask != 0).sum(dim=1))
+    if inputs.prompt_ids is None and inputs.group_ids is not None:
+        inputs = replace(inputs, prompt_ids=inputs.group_ids)
+    return inputs
+
+
+def _without_padding(inputs: AdvantageInputs) -> AdvantageInputs:
+    """Numbers of masked positions replaced by 0: whatever stands there, NaN too, has no effect on any formula."""
+    if inputs.mask is None:
         return inputs
-    return replace(inputs, lengths=(inputs.mask != 0).sum(dim=1))
+    numbers = {name: getattr(inputs, name) for name in POSITION_FIELDS if name != "mask"}
+    return replace(
+        inputs,
+        **{
+            name: torch.where(inputs.mask != 0, value, 0.0)
+            for name, value in numbers.items()
+            if value is not None and value.is_floating_point()
+        },
+    )
 
 
 def _with_dense_ids(inputs: AdvantageInputs) -> AdvantageInputs:
@@ -132,13 +185,13 @@ def _with_dense_ids(inputs: AdvantageInputs) -> AdvantageInputs:
     return replace(inputs, group_ids=group_codes(inputs.group_ids)[0])
 
 
-def _scorable(entry: Estimator, inputs: AdvantageInputs) -> Bool[Tensor, "n"]:
+def _scorable(entry: Estimator, inputs: AdvantageInputs, options: Options) -> Bool[Tensor, "n"]:
     """Rows with a reward, with a trained position if the method is about positions, and without NaN in anything that
     it must or may read there. A field that is one of several alternatives may have NaN where it says nothing."""
     scorable = ~_columns(inputs.rewards).isnan().all(dim=1)
     if entry.granularity == "token" and inputs.mask is not None:
         scorable &= (inputs.mask != 0).any(dim=1)
-    for name in (*entry.requires, *entry.optional):
+    for name in (*entry.needs(options), *entry.optional):
         value = getattr(inputs, name)
         if isinstance(value, Tensor) and value.is_floating_point():
             value = (
@@ -166,14 +219,12 @@ def _check_singletons(entry: Estimator, options: Options, inputs: AdvantageInput
     )
 
 
-def _singleton_value(options: Options, kept: AdvantageInputs) -> Float[Tensor, "n"]:
+def _singleton_value(entry: Estimator, options: Options, kept: AdvantageInputs) -> Float[Tensor, "n *t"]:
+    """0 or the reward; a shaper leaves what the base stage has decided."""
+    if entry.stage == "shaper" and kept.advantages is not None:
+        return kept.advantages
     raw = _columns(kept.rewards).nansum(dim=1)
     return raw if getattr(options, "singleton", "zero") == "raw" else torch.zeros_like(raw)
-
-
-def _along(per_sample: Tensor, like: Tensor) -> Tensor:
-    """One entry per sample, shaped to broadcast over the positions of `like`."""
-    return per_sample.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def _masked(values: Tensor, mask: Tensor | None) -> Tensor:

@@ -12,7 +12,7 @@ from align.cli import runs  # noqa: F401 - commands register themselves, in the 
 
 # isort: split
 from align.cli import looks  # noqa: F401
-from align.cli.app import app
+from align.cli.app import app, is_main_process
 from align.errors import AlignError
 
 __all__ = ["app", "main"]
@@ -23,8 +23,16 @@ def main() -> None:
     try:
         app()
     except AlignError as error:
-        _print_error(error)
+        if is_main_process() or not _same_everywhere(error):
+            _print_error(error)
         sys.exit(error.exit_code)
+
+
+def _same_everywhere(error: AlignError) -> bool:
+    """Whether every process of a launch finds this mistake, so that one of them is enough to tell."""
+    from align.config.errors import ConfigError
+
+    return isinstance(error, ConfigError)
 
 
 def _print_error(error: AlignError) -> None:

@@ -120,7 +120,7 @@ class SpoChain:
     probability_mask: bool = True
     """Only unsure positions get the advantage of their segment."""
     whiten: bool = False
-    """Whiten over the unsure positions of the batch, as the release does."""
+    """Whiten over the positions of the batch that receive an advantage, as the release does."""
 
 
 @dataclass(frozen=True, kw_only=True)

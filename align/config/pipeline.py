@@ -1,4 +1,4 @@
-"""Settings of the shared path from rewards to advantages: combine, base estimator, clip. Torch-free.
+"""Settings of the shared path from rewards to advantages: the whole pipeline, and the first estimators. Torch-free.
 
 Each class is the registration of its `kind`; the implementation with the same name is in `align/shaping` or
 `align/advantages`. Presets of the literature differ only in these numbers (docs: "One standard deviation, many
@@ -13,20 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from align.config.numbers import NonNegativeFloat, PositiveFloat
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightedSum:
-    """Sum of the reward columns, each times its weight.
-
-    A sample with an unscored column of non-zero weight is unscored.
-    """
-
-    kind: Literal["weighted_sum"] = "weighted_sum"
-    """Selects this combination."""
-
-
-Combine = WeightedSum
+from align.config.shaping import Combine, FixedWeights, Transform, WeightedSum, Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +79,12 @@ Base = Annotated[Grpo | DrGrpo | Rloo | FlowGrpo, Field(discriminator="kind")]
 class PipelineConfig:
     """From the reward table to one advantage per sample."""
 
+    transforms: tuple[Transform, ...] = ()
+    """What happens to each reward by itself, one after the other."""
+    weights: Weights = field(default_factory=FixedWeights)
+    """Where the weights come from."""
+    required: tuple[str, ...] = ()
+    """Rewards without which a sample is unscored, whatever `combine.missing` says."""
     combine: Combine = field(default_factory=WeightedSum)
     """How several rewards become one score."""
     base: Base = field(default_factory=FlowGrpo)

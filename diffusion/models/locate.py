@@ -36,7 +36,7 @@ def locate(path: str, pipeline_class: str) -> str:
     if folder.exists():
         raise ModelError(
             f"model.path {path!r} is a file; expected a diffusers folder with a model_index.json.",
-            way_out="Convert a single-file checkpoint first, with diffusers' from_single_file(...).save_pretrained(folder).",
+            way_out="Convert a single-file checkpoint first: diffusers' from_single_file(...).save_pretrained(folder).",
         )
     if _HUB_ID.fullmatch(path):
         return path

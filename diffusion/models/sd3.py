@@ -226,7 +226,7 @@ class StableDiffusion3:
         return folder
 
     def fingerprint(self) -> dict[str, str]:
-        """Family and size of the network, and a hash of its last layer as it was loaded: the same wherever the files lie."""
+        """Family and size of the network, and a hash of its last layer as loaded; where it lies does not matter."""
         config = self.pipeline.transformer.config
         return {
             "pipeline": self.pipeline_class,
@@ -251,7 +251,7 @@ class StableDiffusion3:
         return Conditioning({"embeddings": embeddings, "pooled": pooled})
 
     def _velocity(self, network: nn.Module, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        dtype = self.pipeline.transformer.dtype
+        dtype = self.pipeline.transformer.pos_embed.proj.weight.dtype  # of the base; adapters are always float32
         output = network(
             hidden_states=x_t.to(dtype),
             timestep=t.to(torch.float32) * TRAIN_TIMESTEPS,

@@ -10,7 +10,7 @@ Same classes as Stable Diffusion 3.5; only the sizes differ.
 
 **Context without T5.** The stock pipeline puts `max_sequence_length` zero vectors (256 by default) where the T5 tokens
 would be. They carry nothing and cost four fifths of the transformer's time, so rollouts should pass
-`max_sequence_length=0`. Training sees both cases (see `train_transformer`), so that `pipe(prompt)` works as well.
+`max_sequence_length=0`. Training sees both cases (see `flow_matching`), so that `pipe(prompt)` works as well.
 """
 
 import itertools
@@ -56,7 +56,7 @@ def autoencoder() -> AutoencoderKL:
 
 
 def transformer() -> SD3Transformer2DModel:
-    """The velocity network, with DiT's start: modulations and the last layer are zero, so every block begins as identity."""
+    """The velocity network, with DiT's start: modulations and the last layer are zero, so blocks begin as identity."""
     network = SD3Transformer2DModel(
         sample_size=LATENT_SIDE,
         patch_size=2,
@@ -126,7 +126,7 @@ def merges(words: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def tokenizer() -> CLIPTokenizer:
-    """A CLIP tokenizer in which each word of the world is one token; anything else falls back to bytes, never to an error."""
+    """A CLIP tokenizer: each word of the world is one token; anything else falls back to bytes, never to an error."""
     letters = _byte_letters()
     pairs = merges(world.words())
     pieces = dict.fromkeys([*letters, *(f"{letter}</w>" for letter in letters), *map("".join, pairs), _BEGIN, _END])

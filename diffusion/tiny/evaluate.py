@@ -8,53 +8,30 @@ repeat with other seeds where the class is small. Intervals are Wilson's 95 %.
 """
 
 import argparse
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from align.statistics import Interval, wilson_interval
 from diffusion.tiny import model_path, reward, world
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusion3Pipeline
     from PIL import Image
 
-NORMAL_975 = 1.959964
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
 @dataclass(frozen=True)
 class Row:
-    """Result of one class: `strict` successes of `count`, their 95 % interval, and the mean share of constraints."""
+    """Result of one class: share of strict successes with its 95 % interval, and the mean share of constraints."""
 
     kind: str
-    count: int
-    strict: float
-    low: float
-    high: float
+    strict: Interval
     score: float
-
-
-def wilson(successes: float, count: int, z: float = NORMAL_975) -> tuple[float, float]:
-    """Wilson's interval of a proportion p = successes / count.
-
-        (p + z^2/2n  -+  z sqrt(p (1-p) / n + z^2 / 4n^2)) / (1 + z^2/n)
-
-    Unlike p -+ z s it stays inside [0, 1] and is not empty at p = 0 or 1.
-
-    Raises:
-        ValueError: `count` is not positive.
-
-    References:
-        Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
-    """
-    if count <= 0:
-        raise ValueError(f"expected at least one trial, found {count}")
-    p = successes / count
-    middle = p + z**2 / (2 * count)
-    half = z * sqrt(p * (1 - p) / count + z**2 / (4 * count**2))
-    scale = 1 + z**2 / count
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
 def spread(kind: str, count: int) -> list[str]:
@@ -103,37 +80,64 @@ def draw(
 def summarise(kind: str, images: "Sequence[Image.Image]", prompts: Sequence[str]) -> Row:
     """Judge the pictures of one class."""
     verdicts = [verdict for verdict in reward.verdicts(images, prompts) if verdict is not None]
-    successes = sum(verdict.strict for verdict in verdicts)
-    low, high = wilson(successes, len(verdicts))
+    successes = sum(verdict.strict == 1.0 for verdict in verdicts)
     mean = sum(verdict.score for verdict in verdicts) / len(verdicts)
-    return Row(kind, len(verdicts), successes / len(verdicts), low, high, mean)
+    return Row(kind, wilson_interval(successes, len(verdicts)), mean)
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A Markdown table, percentages."""
-    lines = ["| class | example | pictures | strict success | 95 % interval | constraints satisfied |", "|---|---|--:|--:|--:|--:|"]
-    for row in rows:
+    """A Markdown table, percentages; the last line is over all classes, each with equal weight in pictures."""
+    pictures = sum(row.strict.n for row in rows)
+    successes = sum(round(row.strict.mean * row.strict.n) for row in rows)
+    score = sum(row.score * row.strict.n for row in rows) / pictures
+    head = "| class | example | pictures | strict success | 95 % interval | constraints satisfied |"
+    lines = [head, "|---|---|--:|--:|--:|--:|"]
+    for row in [*rows, Row("all", wilson_interval(successes, pictures), score)]:
         example = world.captions(row.kind)[-1] if row.kind in world.CLASSES else ""
-        interval = f"{100 * row.low:.1f} – {100 * row.high:.1f}"
-        lines.append(
-            f"| {row.kind} | {example} | {row.count} | {100 * row.strict:.1f} % | {interval} | {100 * row.score:.1f} % |"
-        )
+        interval = f"{100 * row.strict.low:.1f} – {100 * row.strict.high:.1f}"
+        shares = f"{100 * row.strict.mean:.1f} % | {interval} | {100 * row.score:.1f} %"
+        lines.append(f"| {row.kind} | {example} | {row.strict.n} | {shares} |")
     return "\n".join(lines)
+
+
+def insert(text: str, measured: str) -> str:
+    """Replace what stands between the two markers of a page.
+
+    Raises:
+        ValueError: a marker is missing.
+    """
+    if BEGIN not in text or END not in text:
+        raise ValueError(f"expected a page with the lines {BEGIN} and {END}; add both where the table belongs")
+    return text[: text.index(BEGIN) + len(BEGIN)] + f"\n{measured}\n" + text[text.index(END) :]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, draw, judge, print."""
-    parser = argparse.ArgumentParser(description="Strict success of a pipeline in the drawn world, per class of prompts.")
+    parser = argparse.ArgumentParser(description="Strict success of a pipeline in the drawn world, per class.")
     parser.add_argument("--model", type=Path, default=model_path(), help="folder of a pipeline")
     parser.add_argument("--per-class", type=int, default=64, help="pictures per class")
     parser.add_argument("--num-inference-steps", type=int, default=20)
     parser.add_argument("--guidance-scale", type=float, default=1.0, help="1 = no guidance")
-    parser.add_argument("--max-sequence-length", type=int, default=0, help="zero tokens in place of T5; the stock default is 256")
+    parser.add_argument("--max-sequence-length", type=int, default=0, help="zero tokens for T5; stock default 256")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first picture of each class")
+    parser.add_argument("--markdown", type=Path, help="also write command and table between the markers of this page")
     parser.add_argument("--grid", type=Path, help="also write the first pictures of each class as a PNG")
     options = parser.parse_args(arguments)
 
-    pipeline = load(options.model)
+    rows, strips = measure(load(options.model), options)
+    print(table(rows))
+    if options.grid:
+        save_grid(strips, options.grid)
+    if options.markdown:
+        command = shlex.join(["python", "-m", "diffusion.tiny.evaluate", *(arguments or sys.argv[1:])])
+        page = options.markdown.read_text(encoding="utf-8")
+        options.markdown.write_text(insert(page, f"`{command}`\n\n{table(rows)}"), encoding="utf-8")
+
+
+def measure(
+    pipeline: "StableDiffusion3Pipeline", options: argparse.Namespace
+) -> "tuple[list[Row], list[list[Image.Image]]]":
+    """Draw and judge every class; the rows of the table, and some pictures of each."""
     rows, strips = [], []
     for kind in world.CLASSES:
         prompts = spread(kind, options.per_class)
@@ -147,9 +151,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
         rows.append(summarise(kind, images, prompts))
         strips.append(images[:: max(1, len(images) // 16)][:16])
-    print(table(rows))
-    if options.grid:
-        save_grid(strips, options.grid)
+    return rows, strips
 
 
 def save_grid(strips: "Sequence[Sequence[Image.Image]]", path: Path) -> None:

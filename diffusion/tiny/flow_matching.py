@@ -6,10 +6,10 @@ With a latent x0, noise e ~ N(0, 1) and a time t in (0, 1), t = 1 being noise,
 
 One caption in ten is empty, so that classifier-free guidance works.
 
-**Zero tokens.** Where T5 is absent, the stock pipeline appends m zero vectors to the context: m = `max_sequence_length`,
-256 by default. Training covers m = 0 (three quarters of the batches; what rollouts should use) and m = 256, the latter
-at the price of m = 1: equal tokens stay equal through every layer, because the context has no positions, so attention to
-m of them is attention to one whose logit is raised by log m.
+**Zero tokens.** Where T5 is absent, the stock pipeline appends m zero vectors to the context: m is its argument
+`max_sequence_length`, 256 by default. Training covers m = 0 (three quarters of the batches; what rollouts should use)
+and m = 256, the latter at the price of m = 1: equal tokens stay equal through every layer, because the context has no
+positions, so attention to m of them is attention to one whose logit is raised by log m.
 
 References:
     Lipman et al., "Flow Matching for Generative Modeling", arXiv:2210.02747, equation 23.
@@ -37,15 +37,15 @@ CAPTION_DROPOUT = 0.1
 class RepeatLastKey(TorchFunctionMode):
     """Inside this context, attention counts the last key `times` times: its logit is raised by log(times).
 
-    The raise enters as one more feature of queries (1) and keys (log(times) for the last, else 0), not as a mask: with a
-    mask, the backward pass of attention on a CPU takes several times longer.
+    The raise enters as one more feature of queries (1) and keys (log(times) for the last, else 0), not as a mask: with
+    a mask, the backward pass of attention on a CPU takes several times longer.
     """
 
     def __init__(self, times: int) -> None:
         super().__init__()
         self.raise_by = math.log(times)
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204 -- torch's signature
+    def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is not F.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
         query, key, value = args
@@ -67,7 +67,7 @@ class Model(nn.Module):
         self.text_encoder_2: CLIPTextModelWithProjection = build.text_encoder(tokenizer)
 
     def encode(self, ids: Int[Tensor, "n s"]) -> tuple[Float[Tensor, "n s d"], Float[Tensor, "n p"]]:
-        """Context tokens and pooled vector, as `StableDiffusion3Pipeline.encode_prompt` makes them without zero tokens."""
+        """Context tokens and pooled vector, as the pipeline's `encode_prompt` makes them without zero tokens."""
         outputs = [encoder(ids, output_hidden_states=True) for encoder in (self.text_encoder, self.text_encoder_2)]
         context = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
         return context, torch.cat([output.text_embeds for output in outputs], dim=-1)

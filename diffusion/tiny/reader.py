@@ -6,17 +6,19 @@ Three steps, none of them learnt, so that the reward cannot be fooled the way a 
    and a palette colour c. The *direction* of p - w therefore tells the colour whatever the mixture a, where the
    nearest palette colour would call the pink edge of a red circle purple. A pixel belongs to the colour of largest
    cosine, if that cosine is at least `MIN_COSINE` and the mixture a lies between `MIN_MIX` and `MAX_MIX`.
-2. *Objects.* Connected regions (8 neighbours) of one colour with at least `MIN_AREA` pixels. Regions that differ clearly
-   from the background but match no colour are objects too, of colour "unknown": they are never wanted, so they count as extra.
-3. *Shape.* The region is compared with an ideal circle, square and triangle of the same area and the same centroid; the
-   largest overlap (intersection over union) wins, and below `MIN_OVERLAP` the shape is "unknown": a melted blob is nothing.
+2. *Objects.* Connected regions (8 neighbours) of one colour with at least `MIN_AREA` pixels. Regions that differ
+   clearly from the background but match no colour are objects too, of colour "unknown": never wanted, always extra.
+3. *Shape.* The region is compared with an ideal circle, square and triangle of the same area and the same centroid;
+   the largest overlap (intersection over union) wins. Below `MIN_OVERLAP` the shape is "unknown": a melted blob.
+   Area, centroid and overlap use the mixture a as the *coverage* of a pixel, so a rim counts in part and the corners of
+   a small square are not lost to rounding.
 """
 
 from dataclasses import dataclass
 from math import pi, sqrt
 
 import numpy as np
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from PIL import Image
 from scipy import ndimage
 
@@ -52,7 +54,7 @@ class Seen:
         colour: a name of `world.COLOURS`, or "unknown".
         shape: a name of `world.SHAPES`, or "unknown".
         x, y: centroid in pixels, x to the right, y down.
-        area: pixels.
+        area: covered pixels; a rim pixel counts in part.
         radius: pixels; the radius at which the painter draws this shape with this area.
         overlap: intersection over union with the ideal shape, 0..1.
     """
@@ -61,16 +63,20 @@ class Seen:
     shape: str
     x: float
     y: float
-    area: int
+    area: float
     radius: float
     overlap: float
 
 
-def colour_map(pixels: Shaped[np.ndarray, "h w 3"]) -> Int[np.ndarray, "h w"]:
-    """Index of the palette colour of each pixel; -1 background, -2 something else.
+def colour_map(pixels: Shaped[np.ndarray, "h w 3"]) -> tuple[Int[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
+    """Colour and coverage of each pixel.
 
     Args:
         pixels: 8-bit levels.
+
+    Returns:
+        The index of the palette colour, -1 for background, -2 for something else; and the mixture a, 0..1, with which
+        the pixel holds the colour of its direction, whether or not that is enough to belong to it.
     """
     away = pixels.astype(np.float32) - _WHITE
     distance = np.linalg.norm(away, axis=-1)
@@ -81,35 +87,41 @@ def colour_map(pixels: Shaped[np.ndarray, "h w 3"]) -> Int[np.ndarray, "h w"]:
     matches = np.take_along_axis(cosine, best[..., None], axis=-1)[..., 0] >= MIN_COSINE
     labels = np.where(distance >= UNKNOWN_DISTANCE, -2, -1)
     labels[matches] = np.where(mix < MIN_MIX, -1, np.where(mix > MAX_MIX, -2, best))[matches]
-    return labels
+    return labels, np.clip(mix, 0.0, 1.0)
 
 
-def shape_of(region: Bool[np.ndarray, "h w"]) -> tuple[str, float]:
-    """The ideal shape that overlaps a region best, and its intersection over union.
+def shape_of(coverage: Float[np.ndarray, "h w"]) -> tuple[str, float]:
+    """The ideal shape that overlaps an object best, and its intersection over union.
 
-    The ideal has the region's area and centroid, so the comparison needs no search; pixels count as inside by their centre.
+    The ideal has the object's area and centroid, so nothing is searched. Both are coverages in 0..1 (a rim pixel of the
+    ideal is covered by how far its centre lies inside the rim), and  IoU = sum min(a, b) / sum max(a, b).
     """
-    ys, xs = np.nonzero(region)
-    area, x, y = len(xs), xs.mean(), ys.mean()
-    grid_y, grid_x = np.ogrid[: region.shape[0], : region.shape[1]]
+    area, x, y = _moments(coverage)
+    grid_y, grid_x = np.ogrid[: coverage.shape[0], : coverage.shape[1]]
     dx, dy = grid_x - x, grid_y - y
-    ideals = {
-        "circle": dx**2 + dy**2 <= area / pi,
-        "square": np.maximum(np.abs(dx), np.abs(dy)) <= sqrt(area) / 2,
-        "triangle": _triangle(dx, dy, sqrt(area / UNIT_AREA["triangle"]) * world.TRIANGLE_CIRCUMRADIUS),
+    inradius = sqrt(area / UNIT_AREA["triangle"]) * world.TRIANGLE_CIRCUMRADIUS / 2
+    half = sqrt(area) / 2
+    # Signed distance to the rim, positive inside; of a polygon, the least over its sides.
+    inside = {
+        "circle": sqrt(area / pi) - np.hypot(dx, dy),
+        "square": half - np.maximum(np.abs(dx), np.abs(dy)),
+        "triangle": inradius - np.maximum(dy, sqrt(0.75) * np.abs(dx) - dy / 2),
     }
-    overlaps = {name: _overlap(region, ideal) for name, ideal in ideals.items()}
+    overlaps = {name: _overlap(coverage, np.clip(depth + 0.5, 0.0, 1.0)) for name, depth in inside.items()}
     best = max(overlaps, key=lambda name: overlaps[name])
     return (best if overlaps[best] >= MIN_OVERLAP else UNKNOWN), overlaps[best]
 
 
-def _triangle(dx: np.ndarray, dy: np.ndarray, circumradius: float) -> np.ndarray:
-    """Upright equilateral triangle around its centroid: below the two slopes, above the base."""
-    return (dy <= circumradius / 2) & (sqrt(3) * np.abs(dx) - dy <= circumradius)
+def _moments(coverage: Float[np.ndarray, "h w"]) -> tuple[float, float, float]:
+    """Area, and the centroid in pixel indices."""
+    area = float(coverage.sum())
+    x = float(coverage.sum(axis=0) @ np.arange(coverage.shape[1])) / area
+    y = float(coverage.sum(axis=1) @ np.arange(coverage.shape[0])) / area
+    return area, x, y
 
 
-def _overlap(a: np.ndarray, b: np.ndarray) -> float:
-    return float((a & b).sum() / (a | b).sum())
+def _overlap(a: Float[np.ndarray, "h w"], b: Float[np.ndarray, "h w"]) -> float:
+    return float(np.minimum(a, b).sum() / np.maximum(a, b).sum())
 
 
 def read(image: Image.Image) -> tuple[Seen, ...]:
@@ -120,23 +132,23 @@ def read(image: Image.Image) -> tuple[Seen, ...]:
     """
     if image.size != (world.SIDE, world.SIDE):
         image = image.resize((world.SIDE, world.SIDE), Image.Resampling.BOX)
-    labels = colour_map(np.asarray(image.convert("RGB")))
+    labels, coverage = colour_map(np.asarray(image.convert("RGB")))
     seen = []
     for index in np.unique(labels[labels != -1]):
         name = UNKNOWN if index == -2 else _NAMES[index]
-        seen.extend(_objects(labels == index, name))
+        seen.extend(_objects(labels == index, coverage, name))
     return tuple(sorted(seen, key=lambda item: -item.area))
 
 
-def _objects(mask: Bool[np.ndarray, "h w"], colour: str) -> list[Seen]:
-    """Connected regions of one colour, specks left out."""
+def _objects(mask: Bool[np.ndarray, "h w"], coverage: Float[np.ndarray, "h w"], colour: str) -> list[Seen]:
+    """Connected regions of one colour, specks left out, each with the rim of pixels around it."""
     regions, _ = ndimage.label(mask, structure=_NEIGHBOURS)
-    areas = np.bincount(regions.ravel())
-    return [_seen(regions == k, colour) for k in range(1, len(areas)) if areas[k] >= MIN_AREA]
+    sizes = np.bincount(regions.ravel())
+    kept = [regions == k for k in range(1, len(sizes)) if sizes[k] >= MIN_AREA]
+    return [_seen(coverage * ndimage.binary_dilation(region, structure=_NEIGHBOURS), colour) for region in kept]
 
 
-def _seen(region: Bool[np.ndarray, "h w"], colour: str) -> Seen:
-    ys, xs = np.nonzero(region)
-    shape, overlap = shape_of(region)
-    radius = sqrt(len(xs) / UNIT_AREA.get(shape, pi))
-    return Seen(colour, shape, float(xs.mean()) + 0.5, float(ys.mean()) + 0.5, len(xs), radius, overlap)
+def _seen(coverage: Float[np.ndarray, "h w"], colour: str) -> Seen:
+    area, x, y = _moments(coverage)
+    shape, overlap = shape_of(coverage)
+    return Seen(colour, shape, x + 0.5, y + 0.5, area, sqrt(area / UNIT_AREA.get(shape, pi)), overlap)

@@ -1,4 +1,4 @@
-"""The checkable reward: the share of a caption's constraints that a picture satisfies. A small GenEval without a network.
+"""The checkable reward: the share of a caption's constraints that a picture satisfies. A small GenEval, not learnt.
 
 The rule. Objects seen are matched one to one with objects wanted so that the number of satisfied object constraints is
 largest. Then there are, with equal weight,

@@ -7,9 +7,10 @@
     python -m diffusion.tiny.train log         --run RUN        (thins the log into the repository)
     python -m diffusion.tiny.train prompts     --run RUN        (writes the prompt files)
 
-RUN holds checkpoints and `log.jsonl`; it does not belong in the repository. `transformer` resumes from its last checkpoint
-and `export` may be called while it trains. On Linux, set MALLOC_MMAP_MAX_=0 and MALLOC_TRIM_THRESHOLD_=100000000000:
-otherwise the C library hands every large tensor back to the system, and half of the time goes into page faults.
+RUN holds checkpoints and `log.jsonl`; it does not belong in the repository. `transformer` resumes from its last
+checkpoint and `export` may be called while it trains. On Linux, set MALLOC_MMAP_MAX_=0 and
+MALLOC_TRIM_THRESHOLD_=100000000000: otherwise the C library hands every large tensor back to the system, and half of
+the time goes into page faults.
 """
 
 import argparse
@@ -23,7 +24,9 @@ from safetensors.torch import load_file, save_file
 from diffusion.tiny import build, dataset, flow_matching, model_path, prompts_path, train_autoencoder, train_transformer
 from diffusion.tiny.train_autoencoder import Log
 
-PICTURES = 60_000
+PICTURES = 60_000  # of the transformer
+AUTOENCODER_PICTURES = 20_000
+CHECKED_PICTURES = 2_000
 LOG_ROWS = 400
 
 
@@ -42,7 +45,7 @@ def logger(path: Path) -> Log:
 def autoencoder_stage(options: argparse.Namespace) -> None:
     """Train, set shift and scale from measured latents, check the round trip with the reader."""
     log = logger(options.run / "log.jsonl")
-    pictures, _ = dataset.draw(20_000, seed=1)
+    pictures, _ = dataset.draw(AUTOENCODER_PICTURES, seed=1)
     folder = options.run / "vae"
     model = train_autoencoder.train(
         pictures, folder=folder, minutes=options.minutes, batch_size=32, learning_rate=options.learning_rate, log=log
@@ -50,7 +53,7 @@ def autoencoder_stage(options: argparse.Namespace) -> None:
     mean, std = train_autoencoder.measure_latents(model, pictures[:2000])
     model.register_to_config(shift_factor=mean, scaling_factor=1.0 / std)
     model.save_pretrained(folder)
-    fresh, captions = dataset.draw(2000, seed=2)
+    fresh, captions = dataset.draw(CHECKED_PICTURES, seed=2)
     for noise in (0.0, 0.2):
         share = train_autoencoder.round_trip_success(model, fresh, captions, noise=noise)
         log({"stage": "autoencoder", "round_trip_strict": share, "latent_noise": noise, "mean": mean, "std": std})
@@ -131,7 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("stage", choices=list(STAGES))
     parser.add_argument("--run", type=Path, required=True, help="folder of checkpoints and the log")
     parser.add_argument("--to", type=Path, default=model_path(), help="export: the folder of the pipeline")
-    parser.add_argument("--minutes", type=float, default=8.0, help="time budget; the learning rate decays with elapsed time")
+    parser.add_argument("--minutes", type=float, default=8.0, help="time budget, which the learning rate follows")
     parser.add_argument("--batch-size", type=int, default=96, help="transformer: pictures per step")
     parser.add_argument("--learning-rate", type=float, default=1.5e-3, help="of AdamW")
     parser.add_argument("--matrix-learning-rate", type=float, default=3e-3, help="of Muon, in AdamW's scale")

@@ -2,7 +2,8 @@
 
 Loss, for a picture x in [-1, 1], its reconstruction y and the posterior N(m, s^2) of its latent:
 
-    mean over pixels of  w (|x - y| + (x - y)^2)  +  kl_weight * KL(N(m, s^2) || N(0, 1)) / latent size,   w = 1 + 9 [foreground]
+    mean over pixels of  w (|x - y| + (x - y)^2)  +  kl_weight * KL(N(m, s^2) || N(0, 1)) / latent size,
+    w = 10 in the foreground, else 1.
 
 The foreground weighs 10 times more, because a picture is mostly background and a plain L1 is content with grey blobs.
 """
@@ -86,14 +87,13 @@ def train(
 
 
 @torch.no_grad()
-def round_trip(
-    model: AutoencoderKL, pictures: UInt8[Tensor, "n h w c"], *, noise: float = 0.0
-) -> list[Image.Image]:
+def round_trip(model: AutoencoderKL, pictures: UInt8[Tensor, "n h w c"], *, noise: float = 0.0) -> list[Image.Image]:
     """Encode to the posterior mean, add noise of `noise` latent standard deviations, decode."""
     images = []
     for chunk in pictures.split(128):
         latents = posterior_means(model, chunk)
-        latents = latents + noise * latents.std() * torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
+        shift = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
+        latents = latents + noise * latents.std() * shift
         decoded = ((model.decode(latents).sample + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
         images.extend(Image.fromarray(array) for array in decoded.permute(0, 2, 3, 1).numpy())
     return images

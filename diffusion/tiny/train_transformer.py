@@ -1,7 +1,8 @@
 """Train the transformer and both text encoders of the embedded model (loss: `flow_matching`).
 
-Matrices inside attention and feed-forward layers are trained by Muon, everything else by AdamW. The learning rate follows
-the used share of a *time* budget: warm-up, plateau, linear decay to zero. What is exported is an average of the weights (EMA).
+Matrices inside attention and feed-forward layers are trained by Muon, everything else by AdamW. The learning rate
+follows the used share of a *time* budget: warm-up, plateau, linear decay to zero. What is exported is an average of the
+weights (EMA).
 
 References:
     Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
@@ -59,7 +60,7 @@ def learning_rate_factor(progress: float) -> float:
 
 @torch.no_grad()
 def update_ema(ema: dict[str, Tensor], model: nn.Module, step: int) -> None:
-    """ema <- d ema + (1 - d) weights, in place, with d = min(0.999, (1 + step) / (10 + step)): the start is forgotten."""
+    """ema <- d ema + (1 - d) weights, in place; d = min(0.999, (1 + step) / (10 + step)), so the start is forgotten."""
     decay = min(EMA_DECAY, (1 + step) / (10 + step))
     weights = [parameter.detach() for parameter in model.parameters()]
     torch._foreach_lerp_(list(ema.values()), weights, 1.0 - decay)
@@ -86,7 +87,9 @@ class Trainer:
     def _groups(self) -> list[dict]:
         return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
-    def update(self, clean: Float[Tensor, "m c h w"], ids: Int[Tensor, "m s"], empty_ids: Int[Tensor, "s"]) -> dict[str, float]:
+    def update(
+        self, clean: Float[Tensor, "m c h w"], ids: Int[Tensor, "m s"], empty_ids: Int[Tensor, "s"]
+    ) -> dict[str, float]:
         """One step on a random batch of the cached latents; returns loss and gradient norm."""
         rows = torch.randint(len(clean), (self.plan.batch_size,), generator=self.generator)
         loss = flow_matching_loss(self.model, clean[rows].float(), ids[rows].long(), empty_ids, self.generator)

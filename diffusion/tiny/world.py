@@ -1,7 +1,7 @@
 """The drawn world: a caption such as "a red circle left of a blue square", its meaning, and its picture.
 
-A `Spec` is the meaning of a caption: which objects, and at most one more demand (a place, a relation, two sizes). `parse`
-and `caption` are inverse to each other, `render` draws a spec, `captions` lists every caption of a class, and
+A `Spec` is the meaning of a caption: which objects, and at most one more demand (a place, a relation, two sizes).
+`parse` and `caption` are inverse to each other, `render` draws a spec, `captions` lists every caption of a class, and
 `held_out` splits the captions into two disjoint parts by a hash, so the split needs no file and never moves.
 
 The entropy is low on purpose, so that two million parameters can learn it on two cores: each class has one or two
@@ -185,7 +185,9 @@ def specs(kind: str) -> tuple[Spec, ...]:
         "two": lambda: [Spec("two", pair) for pair in _tuples(2)],
         "relation": lambda: [Spec("relation", pair, relation=r) for pair in _tuples(2) for r in RELATIONS],
         "size": lambda: [
-            Spec("size", _sized(pair, sizes)) for pair in _tuples(2) for sizes in (("small", "large"), ("large", "small"))
+            Spec("size", _sized(pair, sizes))
+            for pair in _tuples(2)
+            for sizes in (("small", "large"), ("large", "small"))
         ],
         "three": lambda: [Spec("three", triple) for triple in _tuples(3)],
     }

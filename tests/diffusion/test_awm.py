@@ -29,7 +29,7 @@ def slow_velocity(parts: Assembled, x_t: torch.Tensor, t: float, prompt: str) ->
 
 
 def slow_terms(parts: Assembled, batch, step: int) -> list[list[dict[str, float]]]:
-    """Every (sample, draw) by itself: matching error, weighting and pulls in float64, the formulas written out again."""
+    """Every (sample, draw) by itself: matching error, weighting, pulls in float64, the formulas written out again."""
     config, awm = parts.config, parts.config.algorithm
     key = (config.seed, step)
     sigmas = parts.model.sigmas(config.rollout.num_inference_steps)
@@ -330,6 +330,14 @@ def test_state_survives_a_round_trip():
     again.awm.load_state_dict(dict(parts.awm.state_dict()))
     for name, weight in parts.awm._lagged.items():
         assert torch.equal(weight, again.awm._lagged[name])
+
+
+def test_a_lagged_policy_switched_on_later_starts_from_the_current_weights():
+    before, now = assemble(lagged=None), assemble()
+    now.disturb()
+    now.awm.load_state_dict(dict(before.awm.state_dict()))
+    for name, weight in now.policy.state_dict().items():
+        assert torch.equal(weight, now.awm._lagged[name])
 
 
 def test_full_fine_tuning_works_as_well():

@@ -187,6 +187,12 @@ def test_checkpointing_and_half_precision_save_activations(folder):
     assert activations(gradient_checkpointing=True) / activations() == 36 / 34  # one layer: nothing to save
 
 
+def test_activations_are_of_the_pictures_that_a_process_has(folder):
+    """2 x 4 pictures on 4 processes are 2 each, however large a micro-batch might be."""
+    run = DiffusionRun(rollout=RolloutConfig(prompts_per_step=2, group_size=4))
+    assert guess_memory(run, folder, processes=4).activations == guess_memory(run, folder).activations // 4
+
+
 def test_a_folder_that_cannot_be_read_gives_no_guess(tmp_path, folder):
     assert guess_memory(DiffusionRun(), tmp_path / "nothing") is None
     (folder / "transformer" / "config.json").write_text("{}")

@@ -197,6 +197,15 @@ def test_errors_end_with_their_message_and_code_2(folder, monkeypatch, capsys):
     assert "Traceback" not in printed
 
 
+def test_a_mistake_in_the_config_is_told_once_in_a_launch(folder, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["align", "train", "nowhere.yaml"])
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == ""
+
+
 def test_unexpected_errors_keep_their_traceback(folder, monkeypatch):
     monkeypatch.setattr("sys.argv", ["align", "configs", "ls"])
     monkeypatch.setattr("align.config.shipped.names", lambda: 1 / 0)

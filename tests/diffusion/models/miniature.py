@@ -1,6 +1,6 @@
 """A random SD3 pipeline for thousands of passes: 16 x 16 pictures, 8 x 8 x 4 latents, two layers of width 16.
 
-Real classes of diffusers and transformers, a real byte-pair tokenizer; only the sizes differ. Weights follow from the seed.
+Real classes of diffusers and transformers, a real byte-pair tokenizer; only sizes differ. Weights follow from the seed.
 """
 
 from __future__ import annotations

@@ -1,0 +1,34 @@
+"""pass@k as an objective: what the best sample adds to its group, and nothing for the others."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from align.advantages.inputs import AdvantageInputs
+from align.advantages.registry import estimator
+from align.config.estimators import PassAtK
+from align.groups import group_max, group_rank, group_size, group_std
+
+
+@estimator(PassAtK, requires=("group_ids",))
+def pass_at_k(inputs: AdvantageInputs, options: PassAtK) -> Float[Tensor, "n"]:
+    """Lead of the best sample of a group over its second best; 0 for all others.
+
+        A_best = r_best - r_second        optionally / (s + eps)
+
+    The best of k is what would be lost without that one sample. Two samples that share the first place have no lead:
+    the group gets 0.
+
+    References:
+        Tang et al., "Optimizing Language Models for Inference Time Objectives using Reinforcement Learning",
+        arXiv:2503.19595, the leave-one-out form of the maximum.
+    """
+    rewards, ids = inputs.rewards, inputs.ids
+    best = group_rank(rewards, ids) == group_size(ids) - 1
+    lead = rewards - group_max(rewards, ids, where=~best)
+    if options.standardise:
+        lead = lead / (group_std(rewards, ids, unbiased=options.unbiased) + options.eps)
+    # A tie leads by 0, and 0 / 0 without eps is the rules' business only where the whole group is equal.
+    return torch.where(best & (lead > 0), lead, 0.0)

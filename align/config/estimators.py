@@ -1,0 +1,331 @@
+"""Settings of the estimators that compare whole samples, of the shapers, and of methods that replace the loss.
+
+Torch-free. Each class is the registration of its `kind`; the formula is the file of that name in `align/advantages`.
+Defaults are the paper's, or the released code's where the paper is silent; the formula's docstring says which.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from align.config.numbers import Count, Decay, NonNegativeFloat, PositiveFloat, PositiveInt, Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReinforcePP:
+    """Return of each token, whitened over all tokens of the batch: REINFORCE++. Hu, arXiv:2501.03262."""
+
+    kind: Literal["reinforce_pp"] = "reinforce_pp"
+    """Selects this estimator."""
+    gamma: Share = 1.0
+    """Discount per trained position."""
+    kl_beta: NonNegativeFloat = 0.0
+    """Weight of the KL estimate that is subtracted from the reward of each position."""
+    kl_kind: Literal["k1", "k2", "k3"] = "k1"
+    """Which estimate of the KL divergence to the reference."""
+    unbiased: bool = True
+    """Divide squared deviations by n - 1 (true) or by n (false)."""
+    eps: NonNegativeFloat = 1e-8
+    """Added to the variance."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReinforcePPBaseline:
+    """Reward minus group mean, whitened over all tokens of the batch. Hu, arXiv:2501.03262."""
+
+    kind: Literal["reinforce_pp_baseline"] = "reinforce_pp_baseline"
+    """Selects this estimator."""
+    standardise: bool = True
+    """Divide by the standard deviation; false keeps only the subtraction of the mean."""
+    unbiased: bool = True
+    """Divide squared deviations by n - 1 (true) or by n (false)."""
+    eps: NonNegativeFloat = 1e-8
+    """Added to the variance."""
+    singleton: Literal["zero", "raw"] = "zero"
+    """What a group with one scored sample brings to the whitening: 0 or the reward itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opo:
+    """reward - length-weighted mean of the group: OPO. Hao et al., arXiv:2505.23585."""
+
+    kind: Literal["opo"] = "opo"
+    """Selects this estimator."""
+    singleton: Literal["zero", "raw", "error"] = "zero"
+    """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpg:
+    """(reward - group mean) times samples over samples with a reward: GPG. Chu et al., arXiv:2504.02546."""
+
+    kind: Literal["gpg"] = "gpg"
+    """Selects this estimator."""
+    f_norm: PositiveFloat = 1.0
+    """Divides every advantage."""
+    singleton: Literal["zero", "raw", "error"] = "zero"
+    """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassAtK:
+    """The best sample of a group gets its lead over the second best, all others 0. Tang et al., arXiv:2503.19595."""
+
+    kind: Literal["pass_at_k"] = "pass_at_k"
+    """Selects this estimator."""
+    standardise: bool = False
+    """Divide the lead by the group's standard deviation."""
+    unbiased: bool = True
+    """Divide squared deviations by n - 1 (true) or by n (false)."""
+    eps: NonNegativeFloat = 1e-6
+    """Added to the standard deviation."""
+    singleton: Literal["zero", "raw", "error"] = "zero"
+    """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remax:
+    """reward - reward of a greedy rollout of the same prompt: ReMax. Li et al., arXiv:2310.10505."""
+
+    kind: Literal["remax"] = "remax"
+    """Selects this estimator."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PsrNsr:
+    """Learn from successes, from failures, or mostly from failures: PSR, NSR, W-REINFORCE. arXiv:2506.01347."""
+
+    kind: Literal["psr_nsr"] = "psr_nsr"
+    """Selects this estimator."""
+    signal: Literal["positive", "negative", "weighted"] = "weighted"
+    """Successes only (PSR), failures only (NSR), or both with successes damped (W-REINFORCE)."""
+    positive_weight: Share = 0.1
+    """Weight of successes under `weighted`."""
+    success_value: float = 1.0
+    """Reward of a success, where `correct` is not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ngrpo:
+    """Group z-score with a virtual best sample in every group: NGRPO. Nan et al., arXiv:2509.18851."""
+
+    kind: Literal["ngrpo"] = "ngrpo"
+    """Selects this estimator."""
+    r_max: float = 1.0
+    """Reward of the virtual samples: the best that the scorer can give."""
+    virtual: Count = 1
+    """Virtual samples per group; 0 is GRPO."""
+    unbiased: bool = True
+    """Divide squared deviations by n - 1 (true) or by n (false)."""
+    eps: NonNegativeFloat = 1e-6
+    """Added to the standard deviation."""
+    singleton: Literal["formula", "raw"] = "formula"
+    """What a group with one scored sample gets: the formula holds for it, too; released code: the reward itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bnpo:
+    """Group-centred reward, weighted by a Beta density of the group's success rate: BNPO. arXiv:2506.02864."""
+
+    kind: Literal["bnpo"] = "bnpo"
+    """Selects this estimator."""
+    lo: float = 0.0
+    """Smallest reward that the scorer can give."""
+    hi: float = 1.0
+    """Largest reward that the scorer can give."""
+    max_weight: PositiveFloat = 1e6
+    """Largest weight of a group."""
+    weights: tuple[NonNegativeFloat, ...] | None = None
+    """Weight of each reward where samples have several; `null` weighs them alike."""
+    singleton: Literal["zero", "raw", "error"] = "zero"
+    """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Canon:
+    """Compare a sample with the half of its group that has a higher or lower metric: CANON. arXiv:2509.23962."""
+
+    kind: Literal["canon"] = "canon"
+    """Selects this estimator."""
+    mu: Share = 0.5
+    """Weight of the comparison with the other half; the rest compares within the own half. Used by `constant`."""
+    schedule: Literal["constant", "accuracy", "accuracy_reversed", "cosine", "cosine_complement"] = "constant"
+    """`constant`: mu. `accuracy`: the batch's mean reward. Cosine ones follow `step`."""
+    alpha: PositiveFloat = 1.0
+    """Below 1 the preferred half is favoured; 1 treats both alike."""
+    beta: float = 0.0
+    """Added to the comparison of the high half, subtracted from that of the low half."""
+    prefer: Literal["high", "low"] = "high"
+    """Which half `alpha` favours: high entropy, or low (short) for lengths."""
+    split: Literal["metric", "random"] = "metric"
+    """Halves by the metric, or by a random order as a control."""
+    seed: int = 0
+    """Of the random order."""
+    max_length: PositiveInt | None = None
+    """Divides every advantage, for use with the loss aggregation `seq_mean_token_sum`; `null` does not divide."""
+    singleton: Literal["zero", "raw", "error"] = "zero"
+    """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopoConsistency:
+    """A comparison within the group and one between groups, blended by how much the answers agree: COPO."""
+
+    kind: Literal["copo_consistency"] = "copo_consistency"
+    """Selects this estimator."""
+    mode: Literal[
+        "soft-with-zero", "only-soft", "only-soft-with-coef", "only-zero", "soft-with-forced", "only-forced",
+        "only-global", "no-global",
+    ] = "soft-with-zero"  # fmt: skip
+    """How the weight of the comparison within the group is made."""
+    k: float = 5.0
+    """Steepness of the sigmoid of the answers' entropy."""
+    b: float = 1.0
+    """Entropy in bits at which both comparisons weigh alike."""
+    reward_coef: bool = False
+    """Damp the mean reward of groups whose answers disagree."""
+    zero_test: Literal["correct", "reward"] = "correct"
+    """What counts as failed in the modes with `zero`: a wrong sample, or (released) a reward of exactly 0."""
+    success_value: float = 1.0
+    """Reward of a correct sample, where `correct` is not given."""
+    none_answers: Literal["each", "one"] = "each"
+    """Whether missing answers (None) disagree with each other or count as one answer."""
+    unbiased: bool = True
+    """Divide squared deviations by n - 1 (true) or by n (false)."""
+    eps: NonNegativeFloat = 1e-6
+    """Added to the standard deviations."""
+    singleton: Literal["zero", "raw", "error"] = "zero"
+    """What a group with fewer than two scored samples gets from the comparison within it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrpoDecoupled:
+    """Correct samples weighted by a preference for short ones, apart from wrong ones: DRPO. arXiv:2510.04474."""
+
+    kind: Literal["drpo_decoupled"] = "drpo_decoupled"
+    """Selects this estimator."""
+    tau: PositiveFloat = 10.0
+    """Temperature of the softmax over wrong samples."""
+    lam: PositiveFloat = 0.1
+    """Temperature of the preference for short correct samples; large: none."""
+    max_length: PositiveInt | None = None
+    """Largest response length C; `null`: the width of the mask, the same only if every batch is padded alike."""
+    success_value: float = 1.0
+    """Reward of a correct sample, where `correct` is not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HapoTokenGroup:
+    """Token-weighted group z-score, and the entropy positions of HAPO's loss."""
+
+    kind: Literal["hapo_token_group"] = "hapo_token_group"
+    """Selects this estimator."""
+    standardise: bool = True
+    """Divide by the token-weighted standard deviation; false: OPO."""
+    threshold: PositiveFloat = 5.0
+    """A group with an absolute advantage of at least this much uses GRPO instead."""
+    eps: NonNegativeFloat = 1e-6
+    """Added to the standard deviations."""
+    quantile: Share = 0.8
+    """Quantile of the log-entropies that is the pivot between low and high."""
+    negative_side: Literal["corrected", "released"] = "corrected"
+    """Sign of entropies below the pivot: negative as described, or positive as in the released code."""
+    singleton: Literal["zero", "raw", "error"] = "zero"
+    """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DdpoTracked:
+    """z-score against the last rewards of the same prompt over the steps: DDPO. Black et al., arXiv:2305.13301."""
+
+    kind: Literal["ddpo_tracked"] = "ddpo_tracked"
+    """Selects this estimator."""
+    buffer_size: PositiveInt = 32
+    """Rewards kept per prompt."""
+    min_count: PositiveInt = 16
+    """Below this many kept rewards a prompt uses the statistics of the batch."""
+    unbiased: bool = False
+    """Divide squared deviations by n - 1 (true) or by n (false)."""
+    eps: NonNegativeFloat = 1e-6
+    """Added to the standard deviation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NegativeOnly:
+    """Only the negative advantages: GRPO-N (a reconstruction)."""
+
+    kind: Literal["negative_only"] = "negative_only"
+    """Selects this shaper."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class XrpoNovelty:
+    """More for correct answers that were unlikely: XRPO (a reconstruction). arXiv:2510.06672."""
+
+    kind: Literal["xrpo_novelty"] = "xrpo_novelty"
+    """Selects this shaper."""
+    lam: NonNegativeFloat = 2.5
+    """Size of the bonus."""
+    kappa: NonNegativeFloat = 0.5
+    """Largest bonus as a share of the advantage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ucas:
+    """Damp what is confident and right, punish what is confident and wrong: UCAS. arXiv:2510.10649."""
+
+    kind: Literal["ucas"] = "ucas"
+    """Selects this shaper."""
+    positive: float = 0.25
+    """Strength of the damping of good samples."""
+    negative: float = 0.35
+    """Strength of the punishment of bad samples."""
+    token: float = 0.05
+    """Largest amount subtracted from a token, at the largest logit of the batch."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Certainty of a sample: mean over its tokens, or (released) the sum, which grows with length."""
+    skip_zero_groups: bool = False
+    """Leave samples of advantage 0 at 0; otherwise each of their tokens is pushed down a little."""
+    eps: NonNegativeFloat = 1e-6
+    """Added to the standard deviation of certainties."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AspoTool:
+    """More for correct answers that call a tool early: ASPO. arXiv:2508.19201."""
+
+    kind: Literal["aspo_tool"] = "aspo_tool"
+    """Selects this shaper."""
+    delta: float = -2.0
+    """Advantage per mean response length of delay; negative rewards early calls."""
+    k: NonNegativeFloat = 0.7
+    """Largest shift as a share of the advantage; below 1 no sign can change."""
+    success_value: float = 1.0
+    """Reward of a correct sample, where `correct` is not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerlEffectiveRank:
+    """More for responses whose hidden states spread over more dimensions than usual: VERL. arXiv:2509.23808."""
+
+    kind: Literal["verl_effective_rank"] = "verl_effective_rank"
+    """Selects this shaper."""
+    rate: Share = 0.3
+    """How much of each batch enters the running means."""
+    kappa: PositiveFloat = 2.0
+    """The bonus is at most the absolute advantage over kappa."""
+    gain: float = 2.0
+    """Steepness with which acceleration of the rank moves the weight to exploration."""
+    limit: PositiveFloat = 5.0
+    """Largest relative deviation from the running mean."""
+    scale: NonNegativeFloat = 1.0
+    """Size of the bonus."""
+    score_range: tuple[float, float] | None = None
+    """Lowest and highest score: the bonus shrinks as the running score rises to the highest; `null` keeps it."""
+    score_rate: Decay = 0.3
+    """How much of each batch enters the running score."""
+    where: Literal["all", "last"] = "all"
+    """Shape the whole response, or (released) its last token only."""
+    timing: Literal["previous", "released"] = "previous"
+    """Compare with means up to the previous step, or (released) that end two steps earlier and start at 0."""
