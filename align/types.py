@@ -6,7 +6,7 @@ Axis letters: n samples, k rewards, t steps or tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
@@ -83,11 +83,18 @@ class Signal:
         scores: one combined score per sample, NaN where unscored.
         advantages: one per sample, or one per sample and step or token; 0 where unscored, never NaN.
         stats: scalars for the log.
+        aux: what else the loss of a method reads, one row per sample: COPO's second advantage, HAPO's entropies.
     """
 
     scores: Float[Tensor, "n"]
     advantages: Float[Tensor, "n"] | Float[Tensor, "n t"]
     stats: Mapping[str, float] = field(default_factory=dict)
+    aux: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def select(self, rows: Int[Tensor, "m"]) -> Self:
+        """The rows at these positions, in that order; the scalars stay those of all rows."""
+        aux = {name: values[rows] for name, values in self.aux.items()}
+        return replace(self, scores=self.scores[rows], advantages=self.advantages[rows], aux=aux)
 
 
 @dataclass(frozen=True, kw_only=True)

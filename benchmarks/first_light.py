@@ -125,8 +125,9 @@ def processes(output: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    launch = ["accelerate", "launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
-    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *launch[1:], "--main_process_port", port]
+    config = Path(__file__).parents[1] / "configs" / "accelerate" / "two_cpu_processes.yaml"
+    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", str(config)]
+    launch += ["--main_process_port", port]
     # Batches of one shape on both sides, so that only the order of summation differs.
     base = ["train", "demo/awm_tiny", *SHORT, "rollout.batch_size=16", f"output.directory={output}"]
     run([*ALIGN, *base, "output.name=one"], OMP_NUM_THREADS="1")

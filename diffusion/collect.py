@@ -62,7 +62,7 @@ class DiffusionBatch:
             self,
             samples=self.samples.select(rows.tolist()),
             rewards=replace(self.rewards, values=self.rewards.values[rows]),
-            signal=replace(self.signal, scores=self.signal.scores[rows], advantages=self.signal.advantages[rows]),
+            signal=self.signal.select(rows),
             latents=self.latents[rows.to(self.latents.device)],
             prompt_rows=self.prompt_rows[rows],
             old_log_probs=None
@@ -108,6 +108,10 @@ def scored_in_background(
     return batches, joined_tables(tables)
 
 
+COLLECTED = ("prompt_ids", "step")
+"""Inputs of estimators that a step brings, beside rewards and groups."""
+
+
 class Collector:
     """Steps of samples for an on-line method.
 
@@ -132,6 +136,7 @@ class Collector:
         processes: Processes,
         timer: Callable,
     ) -> None:
+        pipeline.check_collected(COLLECTED)
         self.config = config
         self.pipeline = pipeline
         self._model, self._prompts, self._scorer = model, prompts, scorer
@@ -176,7 +181,7 @@ class Collector:
         )
         batches, own = scored_in_background(drawn, score, self._timer)
         with self._timer("advantage"):
-            signal = self._signal(own, index, group_ids)
+            signal = self._signal(own, index, group_ids, prompt_ids=prompt_index, step=step)
         return DiffusionBatch(
             samples=replace(samples, images=[image for batch in batches for image in batch.images]),
             rewards=own,
@@ -186,13 +191,15 @@ class Collector:
             prompt_rows=prompt_rows,
         )
 
-    def _signal(self, own: RewardTable, index: Int[Tensor, "n"], group_ids: Int[Tensor, "all"]) -> Signal:
-        """The signal of all rows of the step, cut down to this process's rows."""
+    def _signal(
+        self, own: RewardTable, index: Int[Tensor, "n"], group_ids: Int[Tensor, "all"], **inputs: Tensor | int
+    ) -> Signal:
+        """The signal of all rows of the step, cut down to this process's rows. `inputs`: what `COLLECTED` names."""
         gathered_index = self._processes.gather_rows(index)
         values = self._processes.gather_rows(own.values)
         problems = merge_problems(self._processes.gather_objects(own.problems))
         everything = replace(own, values=values[gathered_index.argsort()], problems=problems)
-        signal = self.pipeline(everything, group_ids)
+        signal = self.pipeline(everything, group_ids, **inputs)
         if signal.scores.isnan().all():
             raise AllUnscored(everything.problems)
-        return replace(signal, scores=signal.scores[index], advantages=signal.advantages[index])
+        return signal.select(index)

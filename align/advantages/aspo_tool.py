@@ -9,10 +9,10 @@ from torch import Tensor
 from align.advantages.inputs import AdvantageInputs
 from align.advantages.outcomes import correct_samples
 from align.advantages.registry import shaper
-from align.objectives import per_unit
 from align.config.estimators import AspoTool
 from align.config.pipeline import Grpo
 from align.groups import group_mean
+from align.objectives import per_unit
 
 
 @shaper(

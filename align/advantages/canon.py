@@ -1,4 +1,4 @@
-"""CANON: compare a sample with those of its group that have a higher or lower metric, without saying which is better."""
+"""CANON: compare a sample with those of its group that have a higher or lower metric, neither called better."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""COPO: where the answers of a group agree, compare groups with each other; where they differ, samples with each other."""
+"""COPO: where the answers of a group agree, compare groups with each other; where they differ, its samples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from align.advantages.registry import estimator
 from align.config.estimators import CopoConsistency
 from align.groups import group_codes, group_first, group_is_constant, group_mean, group_size
 
-# mode -> local weight from: sigmoid of the entropy, 1 where a sample has not failed, 1 where its local advantage is not 0
+# local weight from: sigmoid of the entropy, 1 where a sample has not failed, 1 where its local advantage is not 0
 MODES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "soft-with-zero": lambda soft, succeeded, forced: soft * succeeded,
     "only-soft": lambda soft, succeeded, forced: soft,

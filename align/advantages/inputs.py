@@ -15,10 +15,10 @@ from torch import Tensor
 
 from align.groups import check_ids
 
-POSITION_FIELDS = (
-    "mask token_rewards logprobs ref_logprobs entropies token_logits self_certainty values policy_window_mask "
-    "token_ids step_key seg_id step_end turn_id turn_end"
-).split()  # one column per token or denoising step
+POSITION_FIELDS = (  # one column per token or denoising step
+    *("mask", "token_rewards", "logprobs", "ref_logprobs", "entropies", "token_logits", "self_certainty", "values"),
+    *("policy_window_mask", "token_ids", "step_key", "seg_id", "step_end", "turn_id", "turn_end"),
+)
 BATCH_FIELDS = ("step", "batch_mean_reward")  # about the batch as a whole; every other field has one row per sample
 
 
@@ -168,8 +168,8 @@ class AdvantageInputs:
         if len(set(widths.values())) > 1:
             found = ", ".join(f"`{name}` {list(shape)}" for name, shape in widths.items())
             raise ValueError(
-                f"inputs per position disagree on the number of positions: {found}. Pad all of them on the right to one "
-                "width, with 0 in `mask`."
+                f"inputs per position disagree on the number of positions: {found}. Pad all of them on the right to "
+                "one width, with 0 in `mask`."
             )
 
     def _per_sample(self) -> dict[str, Tensor | Sequence[Hashable]]:

@@ -1,4 +1,4 @@
-"""Positive and negative sample reinforcement: learn from successes only, from failures only, or mostly from failures."""
+"""Positive and negative sample reinforcement: learn from successes only, failures only, or mostly from failures."""
 
 from __future__ import annotations
 

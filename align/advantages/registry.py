@@ -142,7 +142,10 @@ def find(kind: str) -> Estimator:
     """
     kinds = available()
     if kind not in kinds:
-        raise ValueError(f"no advantage estimator {kind!r}.{did_you_mean(kind, kinds)} Available: {', '.join(kinds)}.")
+        # Short names are shared by several papers (hapo, drpo, verl), so none of them is a kind; say which one is ours.
+        longer = [name for name in kinds if name.startswith(f"{kind}_")]
+        hint = f" Did you mean `{longer[0]}`?" if longer else did_you_mean(kind, kinds)
+        raise ValueError(f"no advantage estimator {kind!r}.{hint} Available: {', '.join(kinds)}.")
     return _REGISTERED[kind]
 
 

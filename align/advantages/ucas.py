@@ -10,10 +10,10 @@ from align.advantages.credit.units import trained_positions
 from align.advantages.inputs import AdvantageInputs, AdvantageResult
 from align.advantages.normalise import group_standardised
 from align.advantages.registry import shaper
-from align.objectives import per_unit
 from align.config.estimators import Ucas
 from align.config.pipeline import Grpo
 from align.groups import group_is_constant
+from align.objectives import per_unit
 
 CLOSE = 1e-6  # a batch whose logits span less than this has no scale
 

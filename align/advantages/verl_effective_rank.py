@@ -13,9 +13,9 @@ from torch import Tensor
 
 from align.advantages.inputs import AdvantageInputs, AdvantageResult
 from align.advantages.registry import shaper
-from align.objectives import per_unit
 from align.config.estimators import VerlEffectiveRank
 from align.config.pipeline import Grpo
+from align.objectives import per_unit
 
 State = Mapping[str, Tensor | int | float | str]
 

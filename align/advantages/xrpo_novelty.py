@@ -1,4 +1,4 @@
-"""XRPO's novelty bonus, a reconstruction: no official code or paper text could be read, two restatements agree on it."""
+"""XRPO's novelty bonus, a reconstruction: no official code or paper text could be read; two restatements agree."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 from align.advantages.inputs import AdvantageInputs
 from align.advantages.registry import shaper
-from align.objectives import mean_log_probs, per_unit
 from align.config.estimators import XrpoNovelty
 from align.config.pipeline import Grpo
 from align.groups import group_mean
+from align.objectives import mean_log_probs, per_unit
 
 
 @shaper(XrpoNovelty, base=Grpo(eps=1e-6), requires=("group_ids", "logprobs"), optional=("mask",), modality="sequence")

@@ -79,8 +79,9 @@ def list_configs() -> None:
     """List the shipped configurations."""
     from align.config import shipped
 
-    width = max(len(name) for name in shipped.names())
-    for name in shipped.names():
+    names = [*shipped.names(), *shipped.launcher_names()]
+    width = max(len(name) for name in names)
+    for name in names:
         typer.echo(f"{name:<{width}}  {shipped.summary(shipped.get(name))}")
 
 

@@ -7,11 +7,32 @@ presets").
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from align.config.estimators import (
+    AspoTool,
+    Bnpo,
+    Canon,
+    CopoConsistency,
+    DdpoTracked,
+    Gpg,
+    HapoTokenGroup,
+    NegativeOnly,
+    Ngrpo,
+    Opo,
+    PassAtK,
+    PsrNsr,
+    ReinforcePP,
+    ReinforcePPBaseline,
+    Remax,
+    Ucas,
+    VerlEffectiveRank,
+    XrpoNovelty,
+)
 from align.config.numbers import NonNegativeFloat, PositiveFloat
 from align.config.shaping import Combine, FixedWeights, Transform, WeightedSum, Weights
 
@@ -32,6 +53,8 @@ class Grpo:
     """How eps enters: std + eps, or max(std, eps)."""
     singleton: Literal["zero", "raw", "error"] = "zero"
     """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
+    leave_one_out_std: bool = False
+    """Mean and standard deviation of the *other* samples of the group, as in NeMo-RL; needs `scale: group`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +95,27 @@ class FlowGrpo:
     """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
 
 
-Base = Annotated[Grpo | DrGrpo | Rloo | FlowGrpo, Field(discriminator="kind")]
+Base = Annotated[
+    Grpo
+    | DrGrpo
+    | Rloo
+    | FlowGrpo
+    | ReinforcePP
+    | ReinforcePPBaseline
+    | Opo
+    | Gpg
+    | PassAtK
+    | Remax
+    | PsrNsr
+    | Ngrpo
+    | Bnpo
+    | Canon
+    | CopoConsistency
+    | HapoTokenGroup
+    | DdpoTracked,
+    Field(discriminator="kind"),
+]
+Shaper = Annotated[NegativeOnly | XrpoNovelty | Ucas | AspoTool | VerlEffectiveRank, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,5 +132,9 @@ class PipelineConfig:
     """How several rewards become one score."""
     base: Base = field(default_factory=FlowGrpo)
     """The advantage estimator."""
+    shapers: tuple[Shaper, ...] = ()
+    """What changes the advantages afterwards, in this order."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """What estimators read from a reward, field -> name of the reward: `metric: sharpness` compares halves of CANON."""
     clip: PositiveFloat | None = 5.0
     """Clip advantages to [-clip, clip]; `null` switches it off."""

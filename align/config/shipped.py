@@ -7,6 +7,9 @@ from pathlib import Path
 
 from align.errors import AlignError
 
+LAUNCHER = "accelerate/"
+"""Folder of settings that are read by Accelerate's launcher, not by us."""
+
 
 def folder() -> Path:
     """Where the shipped configurations lie.
@@ -22,7 +25,16 @@ def folder() -> Path:
 
 
 def names() -> list[str]:
-    """Names, such as `diffusion/awm_sd35m`, in order."""
+    """Names of run configurations, such as `diffusion/awm_sd35m`, in order."""
+    return [name for name in _all_names() if not name.startswith(LAUNCHER)]
+
+
+def launcher_names() -> list[str]:
+    """Names of the settings for `accelerate launch --config_file`, in order."""
+    return [name for name in _all_names() if name.startswith(LAUNCHER)]
+
+
+def _all_names() -> list[str]:
     root = folder()
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
 
@@ -30,7 +42,7 @@ def names() -> list[str]:
 def find(name: str) -> Path | None:
     """File of a shipped configuration, with or without `.yaml`; its last part alone will do. None if there is none."""
     wanted = name.removesuffix(".yaml").removeprefix("configs/")
-    matches = [known for known in names() if wanted in (known, known.rpartition("/")[2])]
+    matches = [known for known in _all_names() if wanted in (known, known.rpartition("/")[2])]
     return folder() / f"{matches[0]}.yaml" if len(matches) == 1 else None
 
 

@@ -7,6 +7,7 @@ different numbers of rows.
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeVar
@@ -36,6 +37,7 @@ def start_accelerator(mixed_precision: str = "no", *, find_unused_parameters: bo
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
+    _warn_if_alone()
     # Without the flag, Accelerate takes launched processes on a machine without accelerator for so many single ones.
     asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
     cpu = asked or not torch.accelerator.is_available()
@@ -53,6 +55,20 @@ def start_accelerator(mixed_precision: str = "no", *, find_unused_parameters: bo
     if accelerator.num_processes > 1:
         atexit.register(_leave_group)
     return accelerator
+
+
+def _warn_if_alone() -> None:
+    """`accelerate launch --num_processes 2` starts a single process where it finds no GPU; the person thinks of two.
+
+    A launcher for several processes sets WORLD_SIZE; Accelerate's launcher for one process leaves it out, yet sets an
+    address for the group when more than one process was asked for.
+    """
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION") is not None
+    if launched and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
+        logging.getLogger(__name__).warning(
+            "several processes were asked for, but the launcher has started this one only. The numbers will be the same, the "
+            "time will not. Without GPUs add --multi_gpu, or --config_file configs/accelerate/two_cpu_processes.yaml."
+        )
 
 
 def _leave_group() -> None:

@@ -3,12 +3,13 @@
     l_t = -w log pi(y_t),        w = 1[A > 0]                        gate `positive`
                                  w = min(exp(A / temperature), cap)  gate `exponential`
 
-Demonstrations, old rollouts or chosen answers are imitated where they are better than what the policy does now, and left
-alone where they are not; a plain supervised term would pull back a policy that has outgrown its data. w is a constant.
+Demonstrations, old rollouts or chosen answers are imitated where they are better than what the policy does now, and
+left alone where they are not; a plain supervised term would pull back a policy that has outgrown its data. w is a
+constant.
 
 References:
-    The exponential gate is advantage-weighted regression, Peng et al., arXiv:1910.00177, equation 7 with a weight cap; the
-    binary gate is self-imitation's, Oh et al., arXiv:1806.05635, and CRR's, Wang et al., arXiv:2006.15134.
+    The exponential gate is advantage-weighted regression, Peng et al., arXiv:1910.00177, equation 7 with a weight
+    cap; the binary gate is self-imitation's, Oh et al., arXiv:1806.05635, and CRR's, Wang et al., arXiv:2006.15134.
 """
 
 from __future__ import annotations

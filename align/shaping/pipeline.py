@@ -1,112 +1,147 @@
 """From the table of rewards to the signal that the loss learns from; every stage is kept for the log.
 
-    values [n, k]  --combine-->  scores [n]  --base estimator-->  advantages  --clip-->  Signal
+    values [n, k]  --transforms, weights, combine-->  scores [n]  --base estimator, shapers-->  advantages  --clip-->  Signal
 
 It runs on the gathered rows of all processes, so every process computes the same signal and keeps its own rows. The
 same object serves pictures and texts.
+
+Two ways to compare several rewards, as lists of stages:
+
+    sum, then normalise      combine: weighted_sum                                     base: grpo
+    normalise, then sum      transforms: [zscore], combine: weighted_sum (skip)        base: grpo, scale: batch      (GDPO)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from align.advantages.inputs import AdvantageInputs, AdvantageResult
 from align.advantages.rules import describe_advantages, estimate_with
-from align.config.pipeline import PipelineConfig, WeightedSum
-from align.groups import group_std
-from align.shaping import combine
+from align.config.pipeline import PipelineConfig
+from align.shaping.describe import describe_rewards, describe_scores
+from align.shaping.inputs import check_collected, check_sources, inputs_from_rewards
+from align.shaping.score import TRANSFORM, WEIGHTS, Shaped, Shaping
+from align.shaping.table import Columns, columns_of
 from align.types import RewardTable, Signal
 
-COMBINATIONS: dict[type, Callable[..., Tensor]] = {WeightedSum: combine.weighted_sum}
-BASE = "base."  # prefix of the estimator's state in the pipeline's
+BASE = "base."  # prefixes of the estimators' state in the pipeline's
+SHAPER = "shapers."
 
 StateValue = Tensor | int | float | str
+State = dict[str, StateValue]
 
 
 class SignalPipeline:
     """Rewards to advantages, as configured. Holds the statistics that outlive a step.
 
     Args:
-        config: which combination, which estimator, which clip.
+        config: which transforms, weights, combination, estimator, shapers, clip.
     """
 
     def __init__(self, config: PipelineConfig) -> None:
         if config.clip is not None and config.clip <= 0:
             raise ValueError(f"`pipeline.clip` must be above 0, found {config.clip}. `null` switches clipping off.")
+        check_sources(config.inputs)
         self.config = config
-        self._base_state: dict[str, StateValue] = {}
+        self.shaping = Shaping(config)
+        self._states: dict[str, State] = {}
+        """State of the estimators, by prefix."""
 
-    def __call__(self, table: RewardTable, group_ids: Int[Tensor, "n"]) -> Signal:
+    def __call__(
+        self, table: RewardTable, group_ids: Int[Tensor, "n"], *, update: bool = True, **inputs: Any
+    ) -> Signal:
         """The signal of a whole batch.
 
         Args:
             table: rewards of all processes' rows.
             group_ids: equal ids answer the same prompt.
+            update: let running statistics, schedules and dual variables move on by one step; false in evaluation.
+            inputs: further fields of `AdvantageInputs` that the estimators need (Any: each has its own type).
 
         Returns:
-            Scores, advantages (float32, zero where unscored) and one scalar for the log per stage.
+            Scores, advantages (float32, zero where unscored) and scalars for the log of every stage.
 
         Raises:
-            ValueError: every weight is 0.
+            ValueError: no rows, every weight 0, a reward that the settings name and the table lacks, an input that an
+                estimator needs.
         """
-        if not (table.weights != 0).any():
-            raise ValueError(
-                f"all rewards ({', '.join(table.names) or 'none'}) have weight 0: there is nothing to learn from. "
-                "Give one of them a weight."
-            )
-        scores = self._combined(table)
-        result = estimate_with(
-            self.config.base, AdvantageInputs(rewards=scores, group_ids=group_ids), state=self._base_state or None
-        )
-        self._base_state = dict(result.state)
+        columns = columns_of(table, group_ids, update=update)
+        shaped = self.shaping(columns)
+        scores = shaped.scores.to(table.values.dtype)
+        given = {**inputs_from_rewards(self.config.inputs, columns), **inputs}
+        result = self._compared(AdvantageInputs(rewards=scores, group_ids=group_ids, **given), update)
         advantages = _clipped(result.advantages, self.config.clip)
-        return Signal(scores=scores, advantages=advantages, stats=_stats(table, scores, group_ids, result, advantages))
+        stats = self._stats(columns, shaped, scores, result, advantages, inputs.get("mask"))
+        return Signal(scores=scores, advantages=advantages, stats=stats, aux=result.aux)
 
-    def state_dict(self) -> dict[str, StateValue]:
+    def check_collected(self, fields: Iterable[str]) -> None:
+        """Raise a ValueError naming what the estimators need and a rollout that brings these fields does not have."""
+        check_collected(self.config, fields)
+
+    def state_dict(self) -> State:
         """What the next step's signal depends on; flat."""
-        return {BASE + name: value for name, value in self._base_state.items()}
+        estimators = {prefix + name: value for prefix, state in self._states.items() for name, value in state.items()}
+        return {**self.shaping.state_dict(), **estimators}
 
     def load_state_dict(self, state: Mapping[str, StateValue]) -> None:
         """Inverse of `state_dict`."""
-        unknown = [name for name in state if not name.startswith(BASE)]
+        prefixes = (BASE, *(_shaper_prefix(number) for number in range(len(self.config.shapers))))
+        unknown = [name for name in state if not name.startswith((*prefixes, WEIGHTS, TRANSFORM))]
         if unknown:
             raise ValueError(
                 f"the reward pipeline has no state {unknown}; the checkpoint is of another version or place."
             )
-        self._base_state = {name.removeprefix(BASE): value for name, value in state.items()}
+        numbers = {name: value for name, value in state.items() if name.startswith((WEIGHTS, TRANSFORM))}
+        self.shaping.load_state_dict({name: float(value) for name, value in numbers.items()})
+        self._states = {
+            prefix: {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            for prefix in prefixes
+        }
 
-    def _combined(self, table: RewardTable) -> Float[Tensor, "n"]:
-        options = {name: value for name, value in asdict(self.config.combine).items() if name != "kind"}
-        return COMBINATIONS[type(self.config.combine)](table.values, table.weights, **options)
+    def _compared(self, inputs: AdvantageInputs, update: bool) -> AdvantageResult:
+        """Base estimator, then the shapers in their order; the numbers for the log of all of them."""
+        result = self._estimated(BASE, self.config.base, inputs, update)
+        for number, options in enumerate(self.config.shapers):
+            before = result
+            shaped = replace(inputs, advantages=before.advantages)
+            result = self._estimated(_shaper_prefix(number), options, shaped, update)
+            result = replace(result, stats={**result.stats, **before.stats}, aux={**before.aux, **result.aux})
+        return result
+
+    def _estimated(self, prefix: str, options: Any, inputs: AdvantageInputs, update: bool) -> AdvantageResult:
+        result = estimate_with(options, inputs, state=self._states.get(prefix) or None)
+        if update:
+            self._states[prefix] = dict(result.state)
+        return result
+
+    def _stats(
+        self,
+        columns: Columns,
+        shaped: Shaped,
+        scores: Float[Tensor, "n"],
+        result: AdvantageResult,
+        advantages: Tensor,
+        mask: Tensor | None,
+    ) -> dict[str, float]:
+        """Numbers of every stage."""
+        clipped = float((advantages != result.advantages).double().mean()) if advantages.numel() else 0.0
+        return {
+            **describe_rewards(columns, shaped, self.config.combine, changing=self.shaping.source.changes),
+            **describe_scores(scores, columns.ids),
+            **result.stats,
+            **describe_advantages(advantages, mask),
+            "advantages/frac_clipped": clipped,
+        }
+
+
+def _shaper_prefix(number: int) -> str:
+    return f"{SHAPER}{number}."
 
 
 def _clipped(advantages: Tensor, clip: float | None) -> Tensor:
     return advantages if clip is None else advantages.clamp(-clip, clip)
-
-
-def _stats(
-    table: RewardTable, scores: Tensor, group_ids: Tensor, result: AdvantageResult, advantages: Tensor
-) -> dict[str, float]:
-    """Numbers of every stage. A mean over nothing is left out rather than logged as NaN."""
-    stats: dict[str, float] = {}
-    for name, column in zip(table.names, table.values.double().unbind(dim=1), strict=True):
-        scored = column[~column.isnan()]
-        if len(scored):
-            stats[f"rewards/{name}/mean"] = float(scored.mean())
-            stats[f"rewards/{name}/std"] = float(scored.std()) if len(scored) > 1 else 0.0
-    scored = scores[~scores.isnan()].double()
-    if len(scored):
-        stats["reward"] = float(scored.mean())
-        stats["reward_std"] = _mean_group_std(scored, group_ids[~scores.isnan()])
-    clipped = float((advantages != result.advantages).double().mean()) if advantages.numel() else 0.0
-    return {**stats, **result.stats, **describe_advantages(advantages), "advantages/frac_clipped": clipped}
-
-
-def _mean_group_std(scores: Float[Tensor, "n"], group_ids: Int[Tensor, "n"]) -> float:
-    """Standard deviation within a group (unbiased), averaged over samples: what the estimator has to compare."""
-    return float(torch.mean(group_std(scores, group_ids)))

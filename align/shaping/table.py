@@ -74,14 +74,17 @@ def columns_of(table: RewardTable, group_ids: Int[Tensor, "n"], *, update: bool 
     return Columns(names=table.names, raw=finite, given=table.weights.double(), ids=group_ids, update=update)
 
 
-def equal_rows_agree(scores: Float[Tensor, "n"], inputs: Float[Tensor, "n m"]) -> Float[Tensor, "n"]:
-    """Rows with the same inputs, bit for bit, get the score of the first of them.
+def equal_rows_agree(
+    scores: Float[Tensor, "n"], inputs: Float[Tensor, "n m"], group_ids: Int[Tensor, "n"]
+) -> Float[Tensor, "n"]:
+    """Rows of a group with the same inputs, bit for bit, get the score of the first of them.
 
     Vectorised exp and log may differ in the last bit between places of one tensor. Equal rewards are worth exactly zero
     advantage (rule C1), so that bit must not be there.
     """
     filled = torch.where(inputs.isnan(), float("nan"), inputs + 0.0)  # one NaN and one zero
-    _, code = torch.unique(filled.contiguous().view(torch.int64), dim=0, return_inverse=True)
+    keys = torch.cat([group_ids.long().unsqueeze(1), filled.contiguous().view(torch.int64)], dim=1)
+    _, code = torch.unique(keys, dim=0, return_inverse=True)
     places = torch.arange(len(scores))
     first = torch.full((int(code.max()) + 1,), len(scores)).scatter_reduce(0, code, places, "amin")
     return scores[first[code]]

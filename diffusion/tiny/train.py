@@ -2,11 +2,14 @@
 
     python -m diffusion.tiny.train autoencoder --run RUN --minutes 8
     python -m diffusion.tiny.train latents     --run RUN
-    python -m diffusion.tiny.train transformer --run RUN --minutes 55
+    python -m diffusion.tiny.train transformer --run RUN --minutes 27 --stop 15
+    python -m diffusion.tiny.train latents     --run RUN --wrong-captions
+    python -m diffusion.tiny.train transformer --run RUN --minutes 27
     python -m diffusion.tiny.train export      --run RUN --to diffusion/tiny/model
     python -m diffusion.tiny.train log         --run RUN        (thins the log into the repository)
     python -m diffusion.tiny.train prompts     --run RUN        (writes the prompt files)
 
+True captions first, to learn to draw; then some wrong ones, to become unreliable as real models are (see `slips`).
 RUN holds checkpoints and `log.jsonl`; it does not belong in the repository. `transformer` resumes from its last
 checkpoint and `export` may be called while it trains. On Linux, set MALLOC_MMAP_MAX_=0 and
 MALLOC_TRIM_THRESHOLD_=100000000000: otherwise the C library hands every large tensor back to the system, and half of
@@ -61,7 +64,7 @@ def autoencoder_stage(options: argparse.Namespace) -> None:
 
 def latents_stage(options: argparse.Namespace) -> None:
     """Draw the training pictures and cache their normalised latents with their captions."""
-    pictures, captions = dataset.draw(PICTURES, seed=3, wrong_captions=True)
+    pictures, captions = dataset.draw(PICTURES, seed=3, wrong_captions=options.wrong_captions)
     vae = AutoencoderKL.from_pretrained(options.run / "vae")
     latents = train_autoencoder.normalised_latents(vae, pictures).half().contiguous()
     save_file({"latents": latents}, options.run / "latents.safetensors")
@@ -75,6 +78,7 @@ def transformer_stage(options: argparse.Namespace) -> None:
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         matrix_learning_rate=options.matrix_learning_rate,
+        stop=options.stop,
     )
     train_transformer.train(
         load_file(options.run / "latents.safetensors")["latents"],
@@ -135,7 +139,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder of checkpoints and the log")
     parser.add_argument("--to", type=Path, default=model_path(), help="export: the folder of the pipeline")
     parser.add_argument("--minutes", type=float, default=8.0, help="time budget, which the learning rate follows")
-    parser.add_argument("--batch-size", type=int, default=96, help="transformer: pictures per step")
+    parser.add_argument(
+        "--stop", type=float, default=float("inf"), help="transformer: minutes after which to stop early"
+    )
+    parser.add_argument(
+        "--wrong-captions", action="store_true", help="latents: some pictures are near misses of theirs"
+    )
+    parser.add_argument("--batch-size", type=int, default=128, help="transformer: pictures per step")
     parser.add_argument("--learning-rate", type=float, default=1.5e-3, help="of AdamW")
     parser.add_argument("--matrix-learning-rate", type=float, default=3e-3, help="of Muon, in AdamW's scale")
     parser.add_argument("--threads", type=int, default=2)

@@ -28,12 +28,13 @@ DECAY_FROM = 0.6
 
 @dataclass(frozen=True)
 class Plan:
-    """Settings of the stage. `matrix_learning_rate` is Muon's, in AdamW's scale."""
+    """Settings of the stage. `matrix_learning_rate` is Muon's, in AdamW's scale; `stop` ends a call before its budget."""
 
     minutes: float
     batch_size: int
     learning_rate: float
     matrix_learning_rate: float
+    stop: float = float("inf")
     snapshot_minutes: float = 5.0
     seed: int = 0
 
@@ -152,7 +153,7 @@ def train(
     log: Log,
     log_every: int = 50,
 ) -> Trainer:
-    """Train until the time budget is used; a checkpoint `folder/transformer.pt` every few minutes, and at the end.
+    """Train until the time budget is used, or until `plan.stop` minutes of it; a checkpoint `folder/transformer.pt` every few minutes, and at the end.
 
     Args:
         clean: normalised latents.
@@ -165,7 +166,7 @@ def train(
     ids = token_ids(tokenizer, captions)
     empty_ids = token_ids(tokenizer, [""])[0].long()
     saved = last = time.monotonic()
-    while trainer.seconds < 60 * plan.minutes:
+    while trainer.seconds < 60 * min(plan.minutes, plan.stop):
         measured = trainer.update(clean, ids, empty_ids)
         now = time.monotonic()
         trainer.seconds, last = trainer.seconds + now - last, now

@@ -19,8 +19,6 @@ Note:
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -34,7 +32,6 @@ from align.config.credit import Egae, Gae, Returns
 from align.groups import Scope
 
 
-@runtime_checkable
 def whitened_scope(options: Gae | Egae | Returns) -> Scope:
     """Whitening looks at the whole batch."""
     return "batch" if options.whiten else "group"
