@@ -51,7 +51,7 @@ def group_quantile(values: Float[Tensor, "n"], group_ids: Int[Tensor, "n"], q: f
     """
     if not 0 <= q <= 1:
         raise ValueError(f"`q` must be between 0 and 1, found {q}.")
-    places, codes, count = _sorted_places(values, group_ids)
+    places, _, count = _sorted_places(values, group_ids)
     all_codes = group_codes(group_ids)[0]
     if len(places) == 0:
         return torch.full((len(values),), float("nan"), dtype=torch.float64, device=values.device)

@@ -10,6 +10,7 @@ from typing import Any
 
 from align.config import checks as shared
 from align.config import shipped
+from align.config.check_pipeline import check_pipeline
 from align.config.errors import Problem
 from align.errors import AlignError
 from diffusion.arithmetic import samples_per_step
@@ -34,6 +35,7 @@ def contradictions(config: DiffusionRun, processes: int = 1) -> Iterator[Problem
         _check_model(config),
         _check_prompts(config),
         shared.check_rewards(config.rewards, config.evaluation.rewards),
+        check_pipeline(config.rewards, config.pipeline),
         shared.check_groups(config.pipeline, config.rollout.group_size),
         shared.check_updates(samples_per_step(config.rollout), config.training, processes),
         shared.check_optimizer(config.optimizer, config.training),

@@ -91,17 +91,18 @@ def evaluate(config: DiffusionRun, *, checkpoint: Path | None = None, output: Pa
     """
     with _processes(config) as (accelerator, processes):
         inputs = read_inputs(config)
+        if inputs.heldout is None:
+            raise AlignError(
+                "`prompts.heldout` is null, so there is nothing to evaluate on.",
+                "Set prompts.heldout to a prompt file.",
+            )
         source = None if checkpoint is None else _weights_of(checkpoint)
         output = output or _evaluation_folder(source)
         model = load_model(config.model, accelerator.device)
         policy = make_policy(config, model)
         policy.prepare(accelerator)
         evaluator = make_evaluator(config, model, inputs, processes, Timers.for_device(accelerator.device).stage)
-        if evaluator is None:
-            raise AlignError(
-                "`prompts.heldout` is null, so there is nothing to evaluate on.",
-                "Set prompts.heldout to a prompt file.",
-            )
+        assert evaluator is not None  # for the type checker: there are held-out prompts
         found = [evaluator.evaluate(0, policy.module, "raw", PICTURES)]
         if source is not None:
             weights = _load(source, policy)

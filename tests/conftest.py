@@ -13,6 +13,9 @@ ESTIMATORS = sorted(file.stem for file in FOLDER.glob("*.py") if file.stem not i
 install_import_hook(
     [
         "align.groups",
+        "align.order",
+        "align.allocation",
+        "align.pairs",
         "align.objectives",
         *[f"align.advantages.{name}" for name in ESTIMATORS],
         "align.advantages.credit",

@@ -39,7 +39,7 @@ def drpo_weights(
     correct: Bool[Tensor, "n"],
     group_ids: Int[Tensor, "n"],
     *,
-    max_length: float,
+    max_length: int | float,
     tau: float,
     lam: float,
 ) -> DrpoWeights:

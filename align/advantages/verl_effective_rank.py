@@ -128,7 +128,7 @@ def _phi(features: Float[Tensor, "n 3"], means: Float[Tensor, "3"], options: Ver
 
 def _placed(
     bonus: Float[Tensor, "n"], base: Float[Tensor, "n *t"], inputs: AdvantageInputs, options: VerlEffectiveRank
-) -> Float[Tensor, "n *t"]:
+) -> Float[Tensor, "n"] | Float[Tensor, "n t"]:
     """The base with its bonus, on all positions or on the last trained one."""
     if options.where == "last":
         trained = inputs.tensor("mask") != 0

@@ -48,7 +48,7 @@ def check_rewards(rewards: Sequence[RewardConfig], evaluated: Sequence[RewardCon
 
 def check_groups(pipeline: PipelineConfig, group_size: int) -> Iterator[Problem]:
     """An estimator that compares the samples of a prompt needs two of them."""
-    singleton = getattr(pipeline.base, "singleton", None)  # estimators that compare with no sample of the prompt have none
+    singleton = getattr(pipeline.base, "singleton", None)  # none: compares with no other sample
     if group_size < 2 and singleton in ("zero", "error"):
         yield Problem(
             keys=("rollout.group_size", "pipeline.base.singleton"),

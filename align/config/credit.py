@@ -93,7 +93,7 @@ class Salt:
 
     kind: Literal["salt"] = "salt"
     """Selects this estimator."""
-    base: Literal["grpo", "dr_grpo", "rloo"] = "grpo"
+    trajectory: Literal["grpo", "dr_grpo", "rloo"] = "grpo"
     """Advantage of a whole rollout: group z-score, group-centred, or against the other rollouts."""
     unbiased: bool = True
     """For `grpo`: divide squared deviations by n - 1 (true) or by n (false)."""

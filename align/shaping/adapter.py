@@ -1,9 +1,9 @@
 """Preference Orchestrator: weights of the objectives, inferred from the prompt. Liu et al., arXiv:2511.10656.
 
 Reconstruction: no official code was found and the paper's text was not at hand. Known at second hand are the target
-(softmax of the preferred response's reward scores, T = 0.1), the loss (KL) and the use (r = sum_k w_k(x) r_k). Ours: the
-head's shape, the normaliser before the softmax, the direction of the KL (target to prediction, the usual one) and the
-options below.
+(softmax of the preferred response's reward scores, T = 0.1), the loss (KL) and the use (r = sum_k w_k(x) r_k). Ours:
+the head's shape, the normaliser before the softmax, the direction of the KL (target to prediction, the usual one) and
+the options below.
 
     target      w*(x) = softmax(rho / T),   rho_k = N_k(r_k(x, y+))
     adapter     w(x) = softmax(W2 GELU(W1 LayerNorm(h) + b1) + b2),   h: embedding of the prompt
@@ -137,7 +137,8 @@ def normalised(
 ) -> Float[Tensor, "n k"]:
     """Scores of the training set on a common scale, each objective by itself.
 
-        zscore: (r - mean) / std     minmax: between the 1 % and 99 % quantile, limited to [0, 1]     rank: (rank - 1/2) / n
+        zscore: (r - mean) / std        minmax: between the 1 % and 99 % quantile, limited to [0, 1]
+        rank: (rank - 1/2) / n
 
     Args:
         rewards: one row per preferred response; NaN = not scored.

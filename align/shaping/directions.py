@@ -102,7 +102,7 @@ def to_integers(direction: Float[Tensor, "k"]) -> list[int]:
 
 
 def from_integers(numbers: Sequence[int]) -> Float[Tensor, "k"]:
-    """The direction that the printed integers mean, length 1 again: score with this one, so that text and score agree."""
+    """The direction that the printed integers mean, length 1 again. Score with this one: text and score then agree."""
     return unit(torch.tensor(list(numbers), dtype=torch.float64))
 
 
@@ -121,7 +121,9 @@ def to_text(template: str, names: Sequence[str], direction: Float[Tensor, "k"]) 
     """
     missing = [name for name in names if f"{{{name}}}" not in template]
     if missing:
-        raise ValueError(f"the template has no slot for {', '.join(missing)}: write {{{missing[0]}}} where its number goes.")
+        raise ValueError(
+            f"the template has no slot for {', '.join(missing)}: write {{{missing[0]}}} where its number goes."
+        )
     numbers = to_integers(direction)
     for name, number in zip(names, numbers, strict=True):
         template = template.replace(f"{{{name}}}", str(number))

@@ -1,14 +1,14 @@
 """From the table of rewards to the signal that the loss learns from; every stage is kept for the log.
 
-    values [n, k]  --transforms, weights, combine-->  scores [n]  --base estimator, shapers-->  advantages  --clip-->  Signal
+    values [n, k]  --transforms, weights, combine-->  scores [n]  --base, shapers-->  advantages  --clip-->  Signal
 
 It runs on the gathered rows of all processes, so every process computes the same signal and keeps its own rows. The
 same object serves pictures and texts.
 
 Two ways to compare several rewards, as lists of stages:
 
-    sum, then normalise      combine: weighted_sum                                     base: grpo
-    normalise, then sum      transforms: [zscore], combine: weighted_sum (skip)        base: grpo, scale: batch      (GDPO)
+    sum, then normalise           combine: weighted_sum                               base: grpo
+    normalise, then sum (GDPO)    transforms: [zscore], combine: weighted_sum         base: grpo, scale: batch
 """
 
 from __future__ import annotations

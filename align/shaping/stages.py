@@ -1,5 +1,6 @@
-"""What a settings class of `align/config/shaping.py` does to the table: the pure functions of `transforms` and `combine`,
-handed the columns and the statistics that they name. One entry per kind in `TRANSFORMS`, `REFERENCES`, `COMBINATIONS`.
+"""What a settings class of `align/config/shaping.py` does to the table: the pure functions of `transforms` and
+`combine`, handed the columns and the statistics that they name. One entry per kind in `TRANSFORMS`, `REFERENCES`,
+`COMBINATIONS`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where weights come from, beside fixed numbers: a schedule, a constraint, the prompt. Pure, but for the dual variable."""
+"""Where weights come from, beside fixed numbers: a schedule, a constraint, the prompt."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class DualVariable:
 
         lambda <- min(largest, max(0, lambda + rate (threshold - mean of the batch's u)))
 
-    Its reward enters the sum with weight lambda: dL/du = lambda, the Lagrangian's. With the reward clipped from above at
-    the threshold (`clip: {high: ...}`) it is the penalty -lambda relu(threshold - u), which pays nothing for more than
-    enough.
+    Its reward enters the sum with weight lambda: dL/du = lambda, the Lagrangian's. With the reward clipped from above
+    at the threshold (`clip: {high: ...}`) it is the penalty -lambda relu(threshold - u), which pays nothing for more
+    than enough.
 
     Args:
         threshold: wanted mean, in the unit of the raw reward.

@@ -28,7 +28,16 @@ DECAY_FROM = 0.6
 
 @dataclass(frozen=True)
 class Plan:
-    """Settings of the stage. `matrix_learning_rate` is Muon's, in AdamW's scale; `stop` ends a call before its budget."""
+    """Settings of the stage.
+
+    Attributes:
+        minutes: time budget, which the learning rate follows; it counts over all calls that resume each other.
+        batch_size: pictures per step.
+        learning_rate: AdamW's.
+        matrix_learning_rate: Muon's, in AdamW's scale.
+        stop: minutes of the budget after which a call ends early.
+        snapshot_minutes: between checkpoints.
+    """
 
     minutes: float
     batch_size: int
@@ -153,7 +162,9 @@ def train(
     log: Log,
     log_every: int = 50,
 ) -> Trainer:
-    """Train until the time budget is used, or until `plan.stop` minutes of it; a checkpoint `folder/transformer.pt` every few minutes, and at the end.
+    """Train until the time budget is used or `plan.stop` is reached.
+
+    A checkpoint `folder/transformer.pt` is written every few minutes and at the end, and is where the next call starts.
 
     Args:
         clean: normalised latents.

@@ -130,7 +130,8 @@ def test_evaluating_the_last_checkpoint_repeats_the_runs_last_evaluation(finishe
     assert again["rows"] == json.loads((folder / "evaluations" / "step_000002.json").read_text())["rows"]
 
 
-def test_evaluate_without_heldout_prompts_is_an_error(finished):
+def test_evaluate_without_heldout_prompts_is_an_error(finished, monkeypatch):
+    monkeypatch.setattr(commands, "load_model", lambda *_: pytest.fail("a model was loaded"))
     config = replace(finished[1], prompts=PromptsConfig(train=finished[1].prompts.train, heldout=None))
     with pytest.raises(AlignError, match="nothing to evaluate on"):
         commands.evaluate(config)

@@ -143,7 +143,8 @@ def _paper(chains: Chains) -> Float[Tensor, "n t"]:
 def _verl(chains: Chains) -> Float[Tensor, "n t"]:
     outcome = at_last(chains.inputs.rewards, chains.trained)
     returns = suffix_sum(chains.placed + chains.options.outcome_coef * outcome, chains.trained)
-    return whiten(returns - _token_baseline(chains, returns).unsqueeze(1), chains.trained)
+    compared = chains.trained & (group_size(chains.inputs.ids) > 1).unsqueeze(1)  # a lone rollout has no baseline
+    return whiten(returns - _token_baseline(chains, returns).unsqueeze(1), compared)
 
 
 def _main_token(chains: Chains) -> Float[Tensor, "n t"]:

@@ -37,7 +37,7 @@ from align.advantages.rloo import rloo
 from align.config.credit import Salt
 from align.config.pipeline import Grpo, Rloo
 
-BASES: dict[str, Callable[[AdvantageInputs, Salt], Tensor]] = {
+TRAJECTORY: dict[str, Callable[[AdvantageInputs, Salt], Tensor]] = {
     "grpo": lambda inputs, options: grpo(inputs, Grpo(unbiased=options.unbiased, eps=options.eps)),
     "dr_grpo": lambda inputs, options: group_centred(inputs.rewards, inputs.ids),
     "rloo": lambda inputs, options: rloo(inputs, Rloo()),
@@ -62,7 +62,7 @@ def salt(inputs: AdvantageInputs, options: Salt) -> AdvantageResult:
         steps = steps_of(inputs, trained, "salt")
         edges, exists, places = _edges(inputs, steps, options.history), steps.exists, steps.of_position
     counts = exists if options.counting == "occurrence" else _once_per_rollout(edges, exists)
-    averaged = edge_mean(BASES[options.base](inputs, options), edges, counts)
+    averaged = edge_mean(TRAJECTORY[options.trajectory](inputs, options), edges, counts)
     shared = edge_size(edges, _once_per_rollout(edges, exists)) > 1
     return AdvantageResult(
         advantages=broadcast(torch.where(exists, averaged, 0.0), places),

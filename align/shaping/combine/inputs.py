@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Real
 from torch import Tensor
 
 Missing: TypeAlias = Literal["unscored", "renormalise", "skip"]
-Weights: TypeAlias = Float[Tensor, "k"] | Float[Tensor, "n k"]
+Weights: TypeAlias = Real[Tensor, "..."]
+"""`[k]` or `[n k]`; the shape is checked here and not by the annotation, so that a mistake gets the message for people."""
 
 
 class Columns(NamedTuple):
@@ -72,8 +73,8 @@ def checked_weights(values: Float[Tensor, "n k"], weights: Weights, *, signed: b
         raise ValueError(f"weights must be finite numbers, found {weights[~weights.isfinite()][0].item()}.")
     if not signed and (weights < 0).any():
         raise ValueError(
-            f"weights must not be negative, found {weights.min().item():g}. For a cost turn the reward round (transform "
-            "`affine` with scale -1) or allow it: `allow_negative`, or the combination `directional`."
+            f"weights must not be negative, found {weights.min().item():g}. For a cost turn the reward round "
+            "(transform `affine` with scale -1) or allow it: `allow_negative`, or the combination `directional`."
         )
     if weights.numel() and not (weights != 0).any():
         raise ValueError("every weight is 0: there is nothing to learn from. Give a reward a weight other than 0.")

@@ -37,9 +37,7 @@ def weighted_sum(
     return finish(row_sum(parts.values * parts.weights), parts.scored, values)
 
 
-def directional(
-    values: Float[Tensor, "n k"], weights: Weights, *, missing: Missing = "unscored"
-) -> Float[Tensor, "n"]:
+def directional(values: Float[Tensor, "n k"], weights: Weights, *, missing: Missing = "unscored") -> Float[Tensor, "n"]:
     """Projection on a direction of length 1.
 
         S_i = v . u_i,   v = w / ||w||_2        components of either sign
@@ -126,7 +124,8 @@ def lsc_and(
     references = torch.as_tensor(reference, dtype=torch.float64, device=values.device).expand(values.shape)
     ids = _one_group(values)
     utilities = [
-        lsc(column, ids, reference=r, scale=scale) for column, r in zip(values.unbind(1), references.unbind(1), strict=True)
+        lsc(column, ids, reference=r, scale=scale)
+        for column, r in zip(values.unbind(1), references.unbind(1), strict=True)
     ]
     return weighted_sum(torch.stack(utilities, dim=1), weights, missing=missing)
 

@@ -2,11 +2,11 @@
 
 Shared by all of them:
 
-* NaN (not scored) stays NaN and takes part in no statistic; nothing passes from one group to another unless the scope is
-  the batch.
-* Computed in float64, returned in the dtype of `values`; differentiable almost everywhere, NaN rows without effect on the
-  gradient of the others.
-* `group_ids` is always the second argument, also where a transform does not look at groups, so that they can be listed.
+* NaN (not scored) stays NaN and takes part in no statistic; nothing passes from one group to another unless the scope
+  is the batch.
+* Computed in float64, returned in the dtype of `values`; differentiable almost everywhere, NaN rows without effect on
+  the gradient of the others.
+* `group_ids` is always the second argument, also where a transform does not look at groups, so that they form a list.
 
 | name | formula | range | keeps the order |
 |---|---|---|---|

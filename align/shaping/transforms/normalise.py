@@ -72,8 +72,8 @@ def robust_zscore(
     """
     check_column(values, group_ids)
     ids, scored = scoped_ids(group_ids, scope), ~values.isnan()
-    deviation = values.double() - group_median(values, ids)
-    spread = MAD_TO_STD * group_median(deviation.abs(), ids)
+    deviation = torch.where(scored, values.double(), 0.0) - group_median(values, ids)
+    spread = MAD_TO_STD * group_median(torch.where(scored, deviation.abs(), float("nan")), ids)
     z = deviation / torch.where(spread > 0, spread, 1.0)
     return _finish(torch.where(spread > 0, z, 0.0), scored, values)
 

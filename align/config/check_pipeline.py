@@ -1,0 +1,82 @@
+"""Contradictions between the rewards of a run and its pipeline; found before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from align.config.checks import reward_name
+from align.config.errors import Problem
+from align.config.pipeline import PipelineConfig
+from align.config.shaping import Clip, Directional, DirectionWeights, FixedWeights, Gate, Lexicographic, WeightedSum
+from align.config.shared import RewardConfig
+from align.errors import did_you_mean
+
+NAMES = {"rewards", "reward", "on", "length", "gate", "column", "columns", "order", "required"}
+"""Settings that hold names of rewards, wherever they stand in the pipeline."""
+
+
+def check_pipeline(rewards: Sequence[RewardConfig], pipeline: PipelineConfig) -> Iterator[Problem]:
+    """A reward that is named and is not there, weights of the wrong sign, a transform without its numbers."""
+    known = [reward_name(reward) for reward in rewards]
+    for key, name in _named(pipeline, "pipeline"):
+        if name not in known:
+            yield Problem(
+                keys=(key,),
+                message=f"`{key}` names a reward `{name}`, which there is not.{did_you_mean(name, known)}",
+                way_out=f"The rewards are {', '.join(known) or 'none'}; a reward of weight 0 is a metric and will do.",
+            )
+    yield from _check_signs(rewards, pipeline)
+    for number, transform in enumerate(pipeline.transforms):
+        if isinstance(transform, Clip) and transform.low is transform.high is transform.stds is None:
+            yield _incomplete(f"pipeline.transforms.{number}", "`clip` needs `low`, `high` or `stds`")
+        if isinstance(transform, Gate) and transform.at_least is transform.at_most is None:
+            yield _incomplete(f"pipeline.transforms.{number}", "`gate` needs `at_least` or `at_most`")
+    combine = pipeline.combine
+    if isinstance(combine, Lexicographic) and len(combine.tolerances) not in (0, len(combine.order)):
+        yield _incomplete("pipeline.combine.tolerances", f"there are {len(combine.order)} rewards in `order`")
+
+
+def _named(section: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Every place under a section that names a reward, and the name (Any: walks dataclasses and tuples)."""
+    for item in fields(section):
+        value, here = getattr(section, item.name), f"{key}.{item.name}"
+        values = value if isinstance(value, tuple) else (value,)
+        for number, entry in enumerate(values):
+            place = f"{here}.{number}" if isinstance(value, tuple) else here
+            if is_dataclass(entry) and not isinstance(entry, type):
+                yield from _named(entry, place)
+            elif item.name in NAMES and isinstance(entry, str):
+                yield place, entry
+
+
+def _check_signs(rewards: Sequence[RewardConfig], pipeline: PipelineConfig) -> Iterator[Problem]:
+    """Negative weights are for directions, or for who says so."""
+    combine = pipeline.combine
+    if isinstance(combine, Directional) or (isinstance(combine, WeightedSum) and combine.allow_negative):
+        return
+    way_out = (
+        "For a cost, turn the reward round: `pipeline.transforms: [{kind: affine, scale: -1, rewards: [...]}]`. Or set "
+        "`pipeline.combine.allow_negative: true`, or `pipeline.combine.kind: directional`."
+    )
+    if isinstance(pipeline.weights, DirectionWeights):
+        for number, component in enumerate(pipeline.weights.components):
+            if component.value < 0:
+                key = f"pipeline.weights.components.{number}.value"
+                message = (
+                    f"`{key}` is negative ({component.value:g}), but `combine: {combine.kind}` takes no such weight."
+                )
+                yield Problem(keys=(key, "pipeline.combine"), message=message, way_out=way_out)
+    elif isinstance(pipeline.weights, FixedWeights) and not isinstance(combine, Lexicographic):
+        for number, reward in enumerate(rewards):
+            if reward.weight < 0:
+                key = f"rewards.{number}.weight"
+                message = (
+                    f"`{key}` is negative ({reward.weight:g}), but `combine: {combine.kind}` takes no such weight."
+                )
+                yield Problem(keys=(key, "pipeline.combine"), message=message, way_out=way_out)
+
+
+def _incomplete(key: str, message: str) -> Problem:
+    return Problem(keys=(key,), message=f"`{key}`: {message}.", way_out="Set it, or leave the whole entry out.")
