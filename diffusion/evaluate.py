@@ -92,11 +92,8 @@ class Evaluation:
         metrics = {}
         for name in self.names:
             for key, group in [("mean", None), *((group, group) for group in self.classes)]:
-                scored = [
-                    row.rewards[name]
-                    for row in self.rows
-                    if group in (None, row.group) and row.rewards[name] is not None
-                ]
+                values = [row.rewards[name] for row in self.rows if group in (None, row.group)]
+                scored = [value for value in values if value is not None]
                 if scored:
                     metrics[f"eval/{name}/{key}"] = sum(scored) / len(scored)
         return metrics

@@ -290,3 +290,25 @@ class NoveltyBonus:
     """Selects this shaper."""
     coefficient: NonNegativeFloat = 0.0
     """Size of the bonus of a state seen for the first time ever, in the unit of the advantages; 0 = off."""
+
+
+CreditBase: TypeAlias = (
+    Gae
+    | Egae
+    | Returns
+    | PureMin
+    | Salt
+    | SpoChain
+    | SpoTree
+    | Tempo
+    | Igpo
+    | MarsTurn
+    | MGrpo
+    | Gigpo
+    | BranchGrpo
+    | TreeGrpo
+    | ReferenceGain
+)
+"""Estimators that make advantages from rewards."""
+CreditShaper: TypeAlias = ProbabilityMask | NoveltyBonus
+"""Those that change advantages."""

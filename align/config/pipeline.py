@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from align.config.credit import CreditBase, CreditShaper
 from align.config.estimators import (
     AspoTool,
     Bnpo,
@@ -112,10 +113,13 @@ Base = Annotated[
     | Canon
     | CopoConsistency
     | HapoTokenGroup
-    | DdpoTracked,
+    | DdpoTracked
+    | CreditBase,
     Field(discriminator="kind"),
 ]
-Shaper = Annotated[NegativeOnly | XrpoNovelty | Ucas | AspoTool | VerlEffectiveRank, Field(discriminator="kind")]
+Shaper = Annotated[
+    NegativeOnly | XrpoNovelty | Ucas | AspoTool | VerlEffectiveRank | CreditShaper, Field(discriminator="kind")
+]
 
 
 @dataclass(frozen=True, kw_only=True)

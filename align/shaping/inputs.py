@@ -14,6 +14,7 @@ from align.shaping.table import Columns
 FROM_REWARD: dict[str, Callable[[Tensor], Tensor]] = {
     "metric": lambda values: values,
     "greedy_rewards": lambda values: values,
+    "reference_rewards": lambda values: values,
     "correct": lambda values: values > 0,  # NaN is not correct
 }
 """Inputs that a reward column can be, and how."""

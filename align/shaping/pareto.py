@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-Points: TypeAlias = Tensor | np.ndarray | Sequence[Sequence[float]]
-Point: TypeAlias = Tensor | np.ndarray | Sequence[float]
+Points: TypeAlias = Tensor | np.ndarray | Sequence[Any]  # Any: nested lists of whole or real numbers
+Point: TypeAlias = Tensor | np.ndarray | Sequence[Any]
 
 MOST_OBJECTIVES = 6  # exact hypervolume; the time grows exponentially with the objectives
 BLOCK = 1 << 22  # comparisons held at once
 
 
-def dominates(a: Float[Tensor, "*n k"], b: Float[Tensor, "*n k"]) -> Bool[Tensor, "*n"]:
-    """Whether a is at least as good in every objective and better in one. Exact comparison, no tolerance."""
+def dominates(a: Float[Tensor, "... k"], b: Float[Tensor, "... k"]) -> Bool[Tensor, "..."]:
+    """Whether a is at least as good in every objective and better in one. Exact, no tolerance; broadcasts."""
     return (a >= b).all(dim=-1) & (a > b).any(dim=-1)
 
 

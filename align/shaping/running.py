@@ -57,7 +57,7 @@ class RunningMoments:
 
     def state_dict(self) -> dict[str, float]:
         """Three numbers, for a checkpoint."""
-        return {"count": self.count, "mean": self.mean, "squares": self.squares}
+        return {"count": float(self.count), "mean": self.mean, "squares": self.squares}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Inverse of `state_dict`."""

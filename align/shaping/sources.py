@@ -84,7 +84,7 @@ class Scheduled(Fixed):
 
     def state_dict(self) -> State:
         """Number of the next step."""
-        return {"step": self.step}
+        return {"step": float(self.step)}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Inverse of `state_dict`."""

@@ -149,7 +149,7 @@ def _start(options: settings.ReferenceStart, values: Tensor, place: Place) -> Te
     moments, seen = _remembered(place), int(place.memory.get("steps", 0))
     if seen < options.steps and place.columns.update:
         moments.update(values)
-        place.memory.update(moments.state_dict(), steps=seen + 1)
+        place.memory.update(moments.state_dict(), steps=float(seen + 1))
     if moments.count == 0:
         return float("nan")
     return moments.mean + NormalDist().inv_cdf(options.q) * moments.std()

@@ -53,7 +53,10 @@ class Conditioning:
 class DiffusionModel(Protocol):
     """A frozen pipeline around one trainable network."""
 
-    device: torch.device
+    @property
+    def device(self) -> torch.device:
+        """Where the pipeline lives."""
+        ...
 
     @property
     def network(self) -> nn.Module:

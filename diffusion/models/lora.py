@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from diffusion.models.locate import ModelError
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
+
     from align.engine.adapters import Policy
 
 FILE = "pytorch_lora_weights.safetensors"
@@ -26,7 +28,8 @@ def save_lora(policy: Policy, folder: Path) -> Path:
     """
     from safetensors.torch import save_file
 
-    (config,) = policy.module.peft_config.values()
+    adapters: dict[str, LoraConfig] = getattr(policy.module, "peft_config")  # noqa: B009 - set by peft at run time
+    (config,) = adapters.values()
     tensors = {name: weight.float().cpu().contiguous() for name, weight in policy.state_dict().items()}
     settings = {
         "r": config.r,

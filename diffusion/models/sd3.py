@@ -108,7 +108,7 @@ class StableDiffusion3:
 
     @staticmethod
     def _read(config: Sd3Model, source: str, dtypes: dict[str, torch.dtype]) -> StableDiffusion3Pipeline:
-        index = StableDiffusion3Pipeline.load_config(source, revision=config.revision)
+        index = dict(StableDiffusion3Pipeline.load_config(source, revision=config.revision))
         # diffusers insists on hearing that a part which the folder marks as absent (T5) is absent.
         absent = {name: None for name, part in index.items() if isinstance(part, list) and part[0] is None}
         return StableDiffusion3Pipeline.from_pretrained(
@@ -202,7 +202,7 @@ class StableDiffusion3:
         z = latents.to(vae.device, torch.float32) / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
         with torch.autocast(vae.device.type, enabled=False):
             pixels = vae.decode(z, return_dict=False)[0]
-        return self.pipeline.image_processor.postprocess(pixels, output_type="pil")
+        return list(self.pipeline.image_processor.postprocess(pixels, output_type="pil"))
 
     def lora_targets(self, names: str | Sequence[str]) -> tuple[str, ...]:
         """Module-name endings of `attention`, `feed_forward` or `all_linear` (every linear layer of the blocks)."""
@@ -242,8 +242,8 @@ class StableDiffusion3:
     def _encode_one(self, prompt: str) -> Conditioning:
         embeddings, _, pooled, _ = self.pipeline.encode_prompt(
             prompt=prompt,
-            prompt_2=None,
-            prompt_3=None,
+            prompt_2=prompt,
+            prompt_3=prompt,
             device=self.device,
             do_classifier_free_guidance=False,
             max_sequence_length=self.max_sequence_length,

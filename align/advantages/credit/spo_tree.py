@@ -17,7 +17,9 @@ References:
 
 Note:
     The release calls the undivided form `rloo`, but its mean includes the child itself: it is (n-1)/n of leave-one-out,
-    which `loo=True` gives. Its divided form is `scale="std"`. The optional prover term of the code is not built.
+    which `loo=True` gives. With `token_ids`, children that were sampled alike are one child, so that likely
+    continuations count too little; `step_key` keeps them apart. The release's divided form is `scale="std"`. The
+    optional prover term of the code is not built.
 """
 
 from __future__ import annotations

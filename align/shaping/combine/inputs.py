@@ -10,7 +10,7 @@ from torch import Tensor
 
 Missing: TypeAlias = Literal["unscored", "renormalise", "skip"]
 Weights: TypeAlias = Real[Tensor, "..."]
-"""`[k]` or `[n k]`; the shape is checked here and not by the annotation, so that a mistake gets the message for people."""
+"""`[k]` or `[n k]`. Checked here and not by the annotation, so that a mistake gets the message for people."""
 
 
 class Columns(NamedTuple):

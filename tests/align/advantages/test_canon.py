@@ -44,7 +44,10 @@ def test_a_favoured_half_by_hand(prefer, expected):
     assert_close(found[torch.tensor([0, 3])], torch.tensor(expected))
 
 
-@given(rewards=st.lists(st.integers(0, 8), min_size=2, max_size=8).filter(lambda r: len(r) % 2 == 0), seed=st.integers(0, 99))
+@given(
+    rewards=st.lists(st.integers(0, 8), min_size=2, max_size=8).filter(lambda r: len(r) % 2 == 0),
+    seed=st.integers(0, 99),
+)
 def test_even_groups_at_one_half_are_dr_grpo(rewards, seed):
     rewards = torch.tensor(rewards) / 8
     metric = torch.rand(len(rewards), generator=torch.Generator().manual_seed(seed))
@@ -102,9 +105,7 @@ class TestSchedules:
         assert intra_weight(149, top=0.6, floor=0.0) < 0.002
         assert intra_weight(10**6, top=1.0, floor=0.4) == 0.4
 
-    @pytest.mark.parametrize(
-        ("schedule", "mu"), [("cosine", 0.98), ("cosine_complement", 1 / 30), ("constant", 0.5)]
-    )
+    @pytest.mark.parametrize(("schedule", "mu"), [("cosine", 0.98), ("cosine_complement", 1 / 30), ("constant", 0.5)])
     def test_step_zero(self, schedule, mu):
         """The complement's weight within the half is 1 - 1/30 = 0.967."""
         assert run(SIX, fields={"step": 0}, schedule=schedule).stats["canon/mu"] == pytest.approx(mu)

@@ -1,4 +1,4 @@
-"""What must hold for every estimator over positions, in every form: padding and holes, order, one position, two processes.
+"""What must hold for every estimator over positions, in every form: padding, holes, order, two processes.
 
 The rules for all estimators are tested in `test_properties.py`; this walks over the options of those that give credit.
 """

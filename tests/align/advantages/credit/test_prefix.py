@@ -19,8 +19,11 @@ from align.advantages.credit.prefix import (
 from align.advantages.credit.tree_values import branching, differences, node_values
 
 
+KEYS = st.integers(0, 1)
+
+
 @st.composite
-def forests(draw, most=8, longest=5, keys=st.integers(0, 1)):
+def forests(draw, most=8, longest=5, keys=KEYS):
     """Ragged rows of few different keys, so that they share prefixes and some end where others go on."""
     n, width = draw(st.integers(1, most)), draw(st.integers(1, longest))
     tokens = torch.tensor(draw(st.lists(st.lists(keys, min_size=width, max_size=width), min_size=n, max_size=n)))

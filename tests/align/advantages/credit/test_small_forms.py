@@ -97,7 +97,7 @@ class TestGatedPull:
         assert advantages.grad is None
 
     def test_bad_input(self):
-        with pytest.raises(ValueError, match="no gate 'positiv'. Did you mean `positive`"):
+        with pytest.raises(ValueError, match=r"no gate 'positiv'\. Did you mean `positive`"):
             gated_pull(self.LOG_PROBS, tensor([1.0, 1.0]), gate="positiv")
-        with pytest.raises(ValueError, match="must be above 0, found 0.0"):
+        with pytest.raises(ValueError, match=r"must be above 0, found 0\.0"):
             gated_pull(self.LOG_PROBS, tensor([1.0, 1.0]), gate="exponential", temperature=0.0)

@@ -197,7 +197,7 @@ class TestSalt:
             mask=torch.ones(2, 2),
             state_key=tensor([[1, 2], [1, 3]]),
         )
-        with pytest.raises(ValueError, match="state after the last step.*2 columns for 2 steps, expected 3"):
+        with pytest.raises(ValueError, match=r"state after the last step.*2 columns for 2 steps, expected 3"):
             estimate("salt", short)
         no_actions = AdvantageInputs(
             rewards=tensor([1.0, 0.0]),

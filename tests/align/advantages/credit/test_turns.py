@@ -51,7 +51,7 @@ class TestIgpo:
         assert_close(failed, tensor([[1.3887, 0.4629, 0.0], [-1.3887, 0.0, 0.0]]), atol=1e-4, rtol=0)
 
     def test_first_version_by_hand(self):
-        """One pool .8 .6 1 | -.2 0: mean .44, population variance (.1296 + .0256 + .3136 + .4096 + .1936) / 5 = .2144."""
+        """One pool .8 .6 1 | -.2 0: mean .44, variance (.1296 + .0256 + .3136 + .4096 + .1936) / 5 = .2144."""
         std = math.sqrt(0.2144)
         z = [[0.36 / std, 0.16 / std, 0.56 / std], [-0.64 / std, -0.44 / std]]
         expected = tensor([[sum(z[0]), sum(z[0][1:]), z[0][2]], [sum(z[1]), z[1][1], 0.0]])
