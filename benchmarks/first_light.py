@@ -25,7 +25,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ALIGN = [sys.executable, "-m", "align"]
-SHORT = ["training.steps=5", "evaluation.seeds=1", "rollout.group_size=4", "checkpoint.every=2", "checkpoint.keep_last=9"]
+SHORT = [
+    "training.steps=5",
+    "evaluation.seeds=1",
+    "rollout.group_size=4",
+    "checkpoint.every=2",
+    "checkpoint.keep_last=9",
+]
 
 # What the child replaces before it starts the command line: the n-th call of the named function kills the process.
 MOMENTS = {
@@ -140,7 +146,9 @@ def processes(output: Path) -> None:
         max(abs(get(a) - get(b)) for a, b in zip(*rows, strict=True))
         for get in (lambda row: row["score"], lambda row: row["advantage"])
     )
-    weights = [load_file(output / name / "checkpoints" / "step_000005" / "weights.safetensors") for name in ("one", "two")]
+    weights = [
+        load_file(output / name / "checkpoints" / "step_000005" / "weights.safetensors") for name in ("one", "two")
+    ]
     largest = max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0])
     moved = max(float(t.abs().max()) for name, t in weights[0].items() if "lora_B" in name)
     print(
@@ -157,7 +165,9 @@ def start(output: Path) -> None:
         run([*ALIGN, "--help"])
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    print(f"align --help: {statistics.median(seconds[1:]):.2f} s of CPU time (median of 5; {min(seconds):.2f} to {max(seconds[1:]):.2f})")
+    print(
+        f"align --help: {statistics.median(seconds[1:]):.2f} s of CPU time (median of 5; {min(seconds):.2f} to {max(seconds[1:]):.2f})"
+    )
 
 
 def main() -> None:

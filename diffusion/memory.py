@@ -19,6 +19,7 @@ from typing import Any
 from align.config.shared import LoraConfig
 from diffusion.arithmetic import guidance_factor, micro_batch_rows
 from diffusion.config import DiffusionRun
+from diffusion.models.locate import t5_tokens
 from diffusion.models.targets import adapts
 
 KEPT_PER_LAYER = 34  # bytes per token and channel, 16-bit
@@ -26,7 +27,6 @@ KEPT_AT_CHECKPOINT = 2
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 ADAM_AND_GRADIENT = 12  # float32: gradient, first and second moment
 TEXT_TOKENS = 77  # CLIP
-T5_TOKENS = 256
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -122,8 +122,7 @@ def _tokens(config: DiffusionRun, folder: Path, settings: Mapping[str, Any]) -> 
     )
     tokenizer = folder / "tokenizer" / "tokenizer_config.json"
     clip = _json(tokenizer).get("model_max_length", TEXT_TOKENS) if tokenizer.is_file() else TEXT_TOKENS
-    default = T5_TOKENS if (folder / "text_encoder_3").is_dir() else 0
-    t5 = default if config.model.max_sequence_length is None else config.model.max_sequence_length
+    t5 = t5_tokens(config.model.path, config.model.max_sequence_length)
     return (side // settings["patch_size"]) ** 2 + min(clip, TEXT_TOKENS) + t5
 
 

@@ -77,9 +77,7 @@ def copo_consistency(inputs: AdvantageInputs, options: CopoConsistency) -> Advan
         not copied. Answers are compared as given: canonicalise them first ("1/2" is not "0.5").
     """
     rewards, ids = inputs.rewards, inputs.ids
-    local = group_standardised(
-        rewards, ids, scope="group", unbiased=options.unbiased, eps=options.eps, eps_mode="add"
-    )
+    local = group_standardised(rewards, ids, scope="group", unbiased=options.unbiased, eps=options.eps, eps_mode="add")
     local = torch.where(group_is_constant(rewards, ids), 0.0, local)
     entropy = answer_entropy(answer_codes(inputs.answers or (), ids, options.none_answers), ids)
     between = _between_groups(group_mean(rewards, ids) * _coefficient(entropy, ids, options), ids, options)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from align.advantages.inputs import AdvantageInputs, AdvantageResult
 from align.advantages.registry import estimator
 from align.config.estimators import DdpoTracked
-from align.groups import group_is_constant, group_mean, group_min, group_rank, group_size, group_std
+from align.groups import group_codes, group_is_constant, group_mean, group_min, group_rank, group_size, group_std
 
 
 @estimator(DdpoTracked, requires=("prompt_ids",), scope="batch", stateful=True, min_group=1, exact_zero=False)
@@ -35,53 +35,36 @@ def ddpo_tracked(inputs: AdvantageInputs, options: DdpoTracked, state: Mapping[s
     Note:
         If a batch brings more samples of a prompt than the buffer holds, the last ones by input order stay.
     """
-    prompts: Int[Tensor, "n"] = inputs.tensor("prompt_ids")
-    rewards = inputs.rewards
-    kept_ids, kept = _remembered(prompts, rewards, options.buffer_size, state)
-    known = group_size(kept_ids)
-    advantages = _standardised(kept, kept_ids, rewards, prompts, options)
-    everything = torch.zeros_like(prompts)
-    of_batch = _standardised(rewards, everything, rewards, everything, options)
-    enough = _of_prompts(known.double(), kept_ids, prompts) >= options.min_count
+    prompts, rewards = _with_memory(inputs, state)
+    codes, _ = group_codes(prompts)
+    age = torch.arange(len(codes), device=codes.device).double()
+    recent = group_rank(age, codes) >= group_size(codes) - options.buffer_size
+    new = age >= len(codes) - len(inputs)
+    tracked = _standardised(rewards, codes, recent, options)[new]
+    of_batch = _standardised(rewards, torch.zeros_like(codes), new, options)[new]
+    enough = (group_size(codes, where=recent) >= options.min_count)[new]
     return AdvantageResult(
-        advantages=torch.where(enough, advantages, of_batch),
-        stats={"ddpo/frac_tracked": float(enough.double().mean()), "ddpo/remembered": float(len(kept))},
-        state={"prompt_ids": kept_ids, "rewards": kept},
+        advantages=torch.where(enough, tracked, of_batch),
+        stats={"ddpo/frac_tracked": float(enough.double().mean()), "ddpo/remembered": float(recent.sum())},
+        state={"prompt_ids": prompts[recent], "rewards": rewards[recent]},
     )
 
 
-def _remembered(
-    prompts: Int[Tensor, "n"], rewards: Float[Tensor, "n"], size: int, state: Mapping[str, Tensor]
-) -> tuple[Int[Tensor, "e"], Float[Tensor, "e"]]:
-    """The last `size` rewards of each prompt, oldest first."""
-    if state:
-        prompts = torch.cat([state["prompt_ids"].to(prompts), prompts])
-        rewards = torch.cat([state["rewards"].to(rewards), rewards])
-    age = torch.arange(len(prompts), device=prompts.device).double()
-    recent = group_rank(age, prompts) >= group_size(prompts) - size
-    return prompts[recent], rewards[recent]
+def _with_memory(inputs: AdvantageInputs, state: Mapping[str, Tensor]) -> tuple[Int[Tensor, "e"], Float[Tensor, "e"]]:
+    """Prompts and rewards that are remembered, then those of this batch."""
+    prompts, rewards = inputs.tensor("prompt_ids"), inputs.rewards
+    if not state:
+        return prompts, rewards
+    return torch.cat([state["prompt_ids"].to(prompts), prompts]), torch.cat([state["rewards"].to(rewards), rewards])
 
 
 def _standardised(
-    memory: Float[Tensor, "e"],
-    memory_ids: Int[Tensor, "e"],
-    rewards: Float[Tensor, "n"],
-    prompts: Int[Tensor, "n"],
-    options: DdpoTracked,
-) -> Float[Tensor, "n"]:
-    """Rewards against the statistics of their prompt's part of the memory."""
+    rewards: Float[Tensor, "e"], ids: Int[Tensor, "e"], where: Bool[Tensor, "e"], options: DdpoTracked
+) -> Float[Tensor, "e"]:
+    """Rewards against the statistics of their group's chosen members."""
     # The mean of equal numbers may miss them in the last digit, and eps is small: take the number itself.
-    mean = torch.where(
-        group_is_constant(memory, memory_ids), group_min(memory, memory_ids), group_mean(memory, memory_ids)
-    )
-    std = group_std(memory, memory_ids, unbiased=options.unbiased)
-    centred = rewards - _of_prompts(mean, memory_ids, prompts)
-    return torch.where(centred == 0, 0.0, centred / (_of_prompts(std, memory_ids, prompts) + options.eps))
-
-
-def _of_prompts(numbers: Float[Tensor, "e"], memory_ids: Int[Tensor, "e"], prompts: Int[Tensor, "n"]) -> Tensor:
-    """A number per remembered reward, equal within a prompt, looked up for each sample's prompt."""
-    unique, codes = torch.unique(memory_ids, return_inverse=True)
-    of_unique = torch.empty(len(unique), dtype=numbers.dtype, device=numbers.device)
-    of_unique[codes] = numbers
-    return of_unique[torch.searchsorted(unique, prompts)]
+    constant = group_is_constant(rewards, ids, where=where)
+    mean = torch.where(constant, group_min(rewards, ids, where=where), group_mean(rewards, ids, where=where))
+    centred = rewards - mean
+    std = group_std(rewards, ids, unbiased=options.unbiased, where=where)
+    return torch.where(centred == 0, 0.0, centred / (std + options.eps))

@@ -118,9 +118,7 @@ def drpo_decoupled(inputs: AdvantageInputs, options: DrpoDecoupled) -> Advantage
     )
 
 
-def _softmax(
-    logits: Float[Tensor, "n"], group_ids: Int[Tensor, "n"], where: Bool[Tensor, "n"]
-) -> Float[Tensor, "n"]:
+def _softmax(logits: Float[Tensor, "n"], group_ids: Int[Tensor, "n"], where: Bool[Tensor, "n"]) -> Float[Tensor, "n"]:
     """Softmax over the chosen members of each group; 0 for the others."""
     top = group_max(logits, group_ids, where=where)
     powers = torch.where(where, (logits - torch.where(where, top, logits)).exp(), 0.0)

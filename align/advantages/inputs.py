@@ -19,6 +19,10 @@ POSITION_FIELDS = (  # one column per token or denoising step
     *("mask", "token_rewards", "logprobs", "ref_logprobs", "entropies", "token_logits", "self_certainty", "values"),
     *("policy_window_mask", "token_ids", "step_key", "seg_id", "step_end", "turn_id", "turn_end"),
 )
+KEY_FIELDS = (  # identities: compared for equality, so never floating point
+    *("token_ids", "step_key", "seg_id", "turn_id", "state_key", "action_key"),
+    *("player", "role", "agent", "parent", "call"),
+)
 BATCH_FIELDS = ("step", "batch_mean_reward")  # about the batch as a whole; every other field has one row per sample
 
 
@@ -128,6 +132,7 @@ class AdvantageInputs:
                     f"`{name}` has {len(value)} rows for {len(self)} rewards. "
                     "Every input has one row per sample, in the same order; gather all of them or none."
                 )
+        self._check_keys()
         self._check_widths()
 
     def __len__(self) -> int:
@@ -161,6 +166,15 @@ class AdvantageInputs:
         return inputs._each(
             lambda value: value.detach().double() if isinstance(value, Tensor) and value.is_floating_point() else value
         )
+
+    def _check_keys(self) -> None:
+        for name in KEY_FIELDS:
+            value = getattr(self, name)
+            if value is not None and value.is_floating_point():
+                raise ValueError(
+                    f"`{name}` must be integers, found {value.dtype}. They are compared for equality: number whatever "
+                    "they stand for (tokens, tree nodes, states) as int64."
+                )
 
     def _check_widths(self) -> None:
         """Every field with one column per position has the same number of columns."""

@@ -51,6 +51,4 @@ def reinforce_pp_baseline(
     else:
         trained = trained_positions(inputs)
         centred = torch.where(trained, centred.unsqueeze(1), 0.0)
-    return whitened(
-        centred, trained, unbiased=options.unbiased, eps=options.eps, standardise=options.standardise
-    )
+    return whitened(centred, trained, unbiased=options.unbiased, eps=options.eps, standardise=options.standardise)

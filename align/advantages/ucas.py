@@ -71,9 +71,7 @@ def _response_weight(
     certainty = torch.where(trained, inputs.tensor("self_certainty"), 0.0).sum(dim=1)
     if options.reduction == "mean":
         certainty = certainty / trained.sum(dim=1).clamp(min=1)
-    relative = group_standardised(
-        certainty, inputs.ids, scope="group", unbiased=True, eps=options.eps, eps_mode="add"
-    )
+    relative = group_standardised(certainty, inputs.ids, scope="group", unbiased=True, eps=options.eps, eps_mode="add")
     relative = per_unit(torch.where(group_is_constant(certainty, inputs.ids), 0.0, relative), base)
     return torch.where(base > 0, -options.positive * relative, options.negative * relative).exp()
 

@@ -87,8 +87,8 @@ def knapsack(
     return counts
 
 
-def mixed_value(rollouts: Int[Tensor, "*p"], success_rates: Float[Tensor, "*p"]) -> Float[Tensor, "*p"]:
-    """V(N, p) = (1 - p^N - (1 - p)^N) p (1 - p)^2, float64."""
+def mixed_value(rollouts: Int[Tensor, "..."], success_rates: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """V(N, p) = (1 - p^N - (1 - p)^N) p (1 - p)^2, float64; broadcasts."""
     n, p = rollouts.double(), success_rates.double()
     return (1 - p**n - (1 - p) ** n) * p * (1 - p) ** 2
 

@@ -7,6 +7,7 @@ Everything here is float32 or better whatever the network ran in; bfloat16 input
 from align.objectives.aggregation import aggregate
 from align.objectives.copo import copo_loss
 from align.objectives.drpo import drpo_objective, drpo_penalty, mean_log_probs, weighted_likelihood
+from align.objectives.gated_pull import gated_pull
 from align.objectives.hapo import EntropyPositions, adaptive_clip, entropy_positions, hapo_surrogate, redistributed
 from align.objectives.kl import kl_estimate
 from align.objectives.surrogate import clip_statistics, clipped_surrogate
@@ -22,6 +23,7 @@ __all__ = [
     "drpo_objective",
     "drpo_penalty",
     "entropy_positions",
+    "gated_pull",
     "hapo_surrogate",
     "kl_estimate",
     "log_ratio",

@@ -79,6 +79,49 @@ REWARD = (
         remedy="Rescale by the weights.",
     ),
     Metric(
+        name="rewards/<name>/share",
+        title="Share of one reward in the score",
+        formula="Cov(weight * reward, score) / Var(score) within each group, mean over groups; the shares sum to 1",
+        meaning="Which of several rewards the model is really trained on. Only for sums, and only with two or more.",
+        healthy="As large as you mean the reward to count.",
+        remedy=(
+            "Near 0: its weight times its spread is small; z-score each reward in its group (`pipeline.transforms`) or "
+            "raise the weight. Negative: it is being sacrificed for the others."
+        ),
+    ),
+    Metric(
+        name="rewards/<name>/frac_zero_std",
+        title="Groups without a difference in one reward",
+        formula="share of the groups with two scored samples or more in which that reward is the same for all",
+        meaning="As `frac_reward_zero_std`, for one of several rewards, before any transform.",
+        healthy="Below 0.5.",
+        remedy="High: that reward teaches little; make it finer, or choose prompts on which it varies.",
+    ),
+    Metric(
+        name="rewards/<name>/frac_unscored",
+        title="Gaps of one reward",
+        formula="share of the samples for which that reward gave no finite number",
+        meaning="What becomes of such a sample is `pipeline.combine.missing`. Only with two or more rewards.",
+        healthy="0.",
+        remedy="Read the message in the log; the scorer may not apply to some prompts.",
+    ),
+    Metric(
+        name="weights/<name>",
+        title="Weight of one reward",
+        formula="the weight of this step, mean over samples where it depends on the prompt",
+        meaning="Follows a schedule, a constraint or the prompt (`pipeline.weights`); fixed weights are not logged.",
+        healthy="A constraint's weight settles; a schedule's follows its plan.",
+        remedy="A constraint's weight stays at its cap: the constraint cannot be met, lower it or raise the cap.",
+    ),
+    Metric(
+        name="weights/entropy",
+        title="Entropy of the weights",
+        formula="-sum p log p of the weights divided by their sum, in nats, mean over samples",
+        meaning="log(number of rewards) if all count alike, 0 if one counts alone.",
+        healthy="Well above 0 for weights that depend on the prompt.",
+        remedy="Near 0: the adapter's targets were nearly one-hot; normalise the scores or raise its temperature.",
+    ),
+    Metric(
         name="frac_reward_zero_std",
         title="Groups without a difference",
         formula="share of the groups with two scored samples or more in which all score the same",

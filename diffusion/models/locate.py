@@ -8,6 +8,9 @@ from pathlib import Path
 
 from align.errors import AlignError
 
+T5_TOKENS = 256
+"""Tokens (zero vectors, where there is no T5) that the stock pipeline appends to the context."""
+
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -44,6 +47,16 @@ def locate(path: str, pipeline_class: str) -> str:
         f"model.path {path!r}: there is no such folder (looked in {Path.cwd()}), and it is no hub id `owner/name`.",
         way_out="Give an existing diffusers folder, a hub id, or `builtin:tiny`.",
     )
+
+
+def t5_tokens(path: str, given: int | None) -> int:
+    """Length of the T5 part of the context: `model.max_sequence_length`, or what the model would do by itself.
+
+    That is the stock pipeline's 256, with or without a T5; the embedded model has been trained without that part, too.
+    """
+    if given is not None:
+        return given
+    return 0 if path.startswith("builtin:") else T5_TOKENS
 
 
 def _builtin(path: str) -> Path:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from diffusion.config import Sd3Model
 from diffusion.models.base import Conditioning, PromptCache
-from diffusion.models.locate import ModelError, locate
+from diffusion.models.locate import T5_TOKENS, ModelError, locate, t5_tokens
 from diffusion.models.lora import save_lora
 from diffusion.models.targets import ATTENTION, FEED_FORWARD
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from align.engine.adapters import Policy
 
 TRAIN_TIMESTEPS = 1000.0  # the network is fed 1000 t
-T5_TOKENS = 256  # the pipeline's own default, where there is a T5
 
 
 @contextmanager
@@ -61,20 +60,18 @@ class StableDiffusion3:
 
     Args:
         pipeline: the loaded pipeline; its modules are frozen and set to evaluation here.
-        max_sequence_length: T5 tokens of the context; None takes 256 where there is a T5 and 0 where there is none (the
-            pipeline would otherwise append that many zero vectors, which carry nothing and cost time).
+        max_sequence_length: length of the T5 part of the context. Where there is no T5 the pipeline appends that many
+            zero vectors; 0 leaves the part out.
         source: where the pipeline came from, for messages.
     """
 
     pipeline_class = "StableDiffusion3Pipeline"
 
     def __init__(
-        self, pipeline: StableDiffusion3Pipeline, max_sequence_length: int | None = None, source: str = ""
+        self, pipeline: StableDiffusion3Pipeline, max_sequence_length: int = T5_TOKENS, source: str = ""
     ) -> None:
         self.pipeline = pipeline
         self.source = source
-        if max_sequence_length is None:
-            max_sequence_length = T5_TOKENS if pipeline.text_encoder_3 is not None else 0
         self.max_sequence_length = max_sequence_length
         pipeline.set_progress_bar_config(disable=True)
         for module in self._modules():
@@ -104,13 +101,15 @@ class StableDiffusion3:
                 f"model.path {config.path!r} could not be loaded: {error}",
                 way_out="Check the name, your access rights and the connection, or give a local diffusers folder.",
             ) from error
-        return cls(pipeline.to(device), config.max_sequence_length, config.path)
+        return cls(pipeline.to(device), t5_tokens(config.path, config.max_sequence_length), config.path)
 
     @staticmethod
     def _read(config: Sd3Model, source: str, dtypes: dict[str, torch.dtype]) -> StableDiffusion3Pipeline:
         index = dict(StableDiffusion3Pipeline.load_config(source, revision=config.revision))
         # diffusers insists on hearing that a part which the folder marks as absent (T5) is absent.
         absent = {name: None for name, part in index.items() if isinstance(part, list) and part[0] is None}
+        if t5_tokens(config.path, config.max_sequence_length) == 0:
+            absent |= {"text_encoder_3": None, "tokenizer_3": None}  # the largest part of all would have nothing to do
         return StableDiffusion3Pipeline.from_pretrained(
             source, revision=config.revision, dtype=dtypes, use_safetensors=True, **absent
         )

@@ -13,10 +13,12 @@ from torch.testing import assert_close
 from align.groups import (
     check_ids,
     group_codes,
+    group_first,
     group_is_constant,
     group_max,
     group_mean,
     group_min,
+    group_rank,
     group_size,
     group_std,
     scoped_ids,
@@ -151,3 +153,29 @@ def test_a_million_samples():
     values = (torch.arange(125_000).repeat_interleave(8) + torch.arange(8).repeat(125_000))[order].double()
     assert_close(group_mean(values, ids), (ids // 12_345).double() + 3.5)
     assert_close(group_std(values, ids, unbiased=False), torch.full((1_000_000,), math.sqrt(63 / 12)).double())
+
+
+def test_ranks_by_hand():
+    """Group 5: 3 1 nan 0 -> 2 1 3 0 (NaN last); group 9: 1 2 -> 0 1."""
+    values, ids = torch.tensor([3.0, 1.0, 1.0, math.nan, 2.0, 0.0]), torch.tensor([5, 5, 9, 5, 9, 5])
+    assert group_rank(values, ids).tolist() == [2, 1, 0, 3, 1, 0]
+
+
+def test_ties_keep_the_order_of_the_input():
+    assert group_rank(torch.tensor([1.0, 0.0, 1.0, 0.0]), torch.tensor([3, 3, 3, 3])).tolist() == [2, 0, 3, 1]
+
+
+@given(rows=rows)
+def test_ranks_agree_with_a_slow_loop(rows):
+    ids = torch.tensor([number for number, _ in rows])
+    values = torch.tensor([value for _, value in rows], dtype=torch.float32).nan_to_num(nan=math.inf)
+    expected = []
+    for row, (number, _) in enumerate(rows):
+        members = [(float(values[j]), j) for j, (other, _) in enumerate(rows) if other == number]
+        expected.append(sorted(members).index((float(values[row]), row)))
+    assert group_rank(values, ids).tolist() == expected
+
+
+def test_one_member_of_each_group():
+    assert group_first(torch.tensor([7, -2, 7, 10**15, -2])).tolist() == [True, True, False, True, False]
+    assert group_first(torch.zeros(0, dtype=torch.int64)).tolist() == []

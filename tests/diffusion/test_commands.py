@@ -90,7 +90,7 @@ def test_exported_weights_draw_what_the_checkpoint_draws(finished, tmp_path):
 
     pipeline = miniature_pipeline()
     pipeline.load_lora_weights(folder / "weights")
-    model = StableDiffusion3(pipeline)
+    model = StableDiffusion3(pipeline, 0)
     images = draw(model, model.network, ["a red circle"], (0, 3), evaluation_sampler(config.evaluation, config.rollout))
     with Image.open(tmp_path / "run" / "000.png") as ours:
         assert list(ours.convert("RGB").tobytes()) == list(images[0].tobytes())

@@ -162,7 +162,6 @@ class TestLoss:
 
     def test_gradient_by_finite_differences(self):
         new = self.NEW.double().requires_grad_()
-        assert torch.autograd.gradcheck(
-            lambda lp: copo_loss(lp, self.OLD.double(), self.LOCAL.double(), self.BETWEEN.double(), torch.tensor([0.3, 0.9])),
-            (new,),
-        )  # fmt: skip
+        old, local, between = self.OLD.double(), self.LOCAL.double(), self.BETWEEN.double()
+        weight = torch.tensor([0.3, 0.9])
+        assert torch.autograd.gradcheck(lambda lp: copo_loss(lp, old, local, between, weight), (new,))

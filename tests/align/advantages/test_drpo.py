@@ -106,7 +106,7 @@ class TestEstimator:
 
 class TestObjective:
     def test_by_hand(self):
-        """omega 1 on s = -1; wrong -2 and -3 at tau 1: log mean exp = log((e^-2 + e^-3) / 2) = -2.37989; J = 1.37989."""
+        """omega 1 on s = -1; wrong -2 and -3 at tau 1: log mean exp = log((e^-2 + e^-3) / 2) = -2.37989, J = 1.38."""
         scores = torch.tensor([-1.0, -2.0, -3.0])
         loss = drpo_objective(
             scores, torch.tensor([1.0, 0.0, 0.0]), torch.tensor([False, True, True]), torch.zeros(3).long(), tau=1.0
@@ -147,7 +147,7 @@ class TestObjective:
         assert scores.grad.tolist() == [0.0, 0.0]
 
     def test_processes_share_the_number_of_groups(self):
-        """Weights of the whole update; each of two processes holds one group: the mean of W-fold losses is the whole."""
+        """Weights of the whole update, one group on each of two processes: the mean of W-fold losses is the whole."""
         inputs = batch(4)
         found = estimate("drpo_decoupled", inputs).advantages
         scores = mean_log_probs(inputs.logprobs, inputs.mask)

@@ -5,9 +5,10 @@ from typing import Literal
 
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from align.advantages import AdvantageInputs, available, estimate, estimate_with, registry
-from align.config.pipeline import FlowGrpo, Grpo
+from align.config.pipeline import FlowGrpo, Grpo, PipelineConfig
 
 INPUTS = AdvantageInputs(rewards=torch.tensor([0.0, 1.0]), group_ids=torch.tensor([0, 0]))
 
@@ -70,3 +71,17 @@ def test_a_kind_belongs_to_one_file():
 def test_the_example_in_the_package_docstring():
     rewards, ids = torch.tensor([1.0, 2.0, 6.0]), torch.tensor([7, 7, 7])
     assert estimate("rloo", AdvantageInputs(rewards=rewards, group_ids=ids)).advantages.tolist() == [-3.0, -1.5, 4.5]
+
+
+@pytest.mark.parametrize("kind", available())
+def test_base_stages_and_shapers_can_be_written_in_a_config(kind):
+    """The union of the config is the list of what a pipeline accepts; loss and rollout stages have no place in it."""
+    entry = registry.find(kind)
+    settings = {"kind": kind}
+    written = {"base": settings} if entry.stage == "base" else {"shapers": [settings]}
+    if entry.stage in ("base", "shaper"):
+        config = TypeAdapter(PipelineConfig).validate_python(written)
+        assert entry.options_type() in (config.base, *config.shapers)
+    else:
+        with pytest.raises(ValidationError):
+            TypeAdapter(PipelineConfig).validate_python({"base": settings})

@@ -12,7 +12,7 @@ SCALE = EntropyScale(pivot=0.0, deviation=2.0, high_scale=0.5, low_scale=1.0)
 
 
 def test_by_hand():
-    """log-entropies 0.5, 0, -1, -9: h = 0.25, 0, -0.5, -4.5; over 0.5 and 1: 0.5, 0, -0.5, -1. T = 2 (1 + 0.05 hhat)."""
+    """Logs 0.5, 0, -1, -9: h = 0.25, 0, -0.5, -4.5; hhat = 0.5, 0, -0.5, -1; T = 2 (1 + 0.05 hhat)."""
     entropies = torch.tensor([0.5, 0.0, -1.0, -9.0]).exp()
     found = hapo_temperature(entropies, SCALE, temperature=2.0)
     assert_close(found, torch.tensor([2.05, 2.0, 1.95, 1.9]))

@@ -39,7 +39,11 @@ def miniature_run(folder: Path, **changes: object) -> DiffusionRun:
         (folder / "train.txt").write_text("\n".join(PROMPTS))
         (folder / "heldout.jsonl").write_text("\n".join(json.dumps(row) for row in HELDOUT))
     config = DiffusionRun(
-        model=Sd3Model(path=str(folder / "model"), lora=LoraConfig(rank=4, alpha=8.0, targets="all_linear")),
+        model=Sd3Model(
+            path=str(folder / "model"),
+            max_sequence_length=0,
+            lora=LoraConfig(rank=4, alpha=8.0, targets="all_linear"),
+        ),
         prompts=PromptsConfig(train=str(folder / "train.txt"), heldout=str(folder / "heldout.jsonl")),
         rollout=RolloutConfig(
             prompts_per_step=2, group_size=4, batch_size=8, num_inference_steps=4, sampler=OdeSampler()

@@ -89,4 +89,4 @@ def miniature_pipeline(seed: int = 0, shift: float = 3.0) -> StableDiffusion3Pip
 
 def miniature(seed: int = 0) -> StableDiffusion3:
     """The model around `miniature_pipeline`."""
-    return StableDiffusion3(miniature_pipeline(seed), source="miniature")
+    return StableDiffusion3(miniature_pipeline(seed), max_sequence_length=0, source="miniature")

@@ -149,6 +149,20 @@ def test_a_rank_local_shard_is_something_else():
 
 
 @pytest.mark.parametrize("kind", POSITIONAL)
+def test_a_mask_without_a_trained_position_is_an_error(kind):
+    rewards, ids = interleaved(0)
+    empty = torch.zeros(len(ids), 6, dtype=torch.bool)
+    with pytest.raises(ValueError, match=rf"no position that is trained in any of {len(ids)} samples"):
+        compute(kind, {}, rollouts(rewards, ids, mask=empty))
+
+
+@pytest.mark.parametrize("name", ["token_ids", "state_key", "turn_id", "agent"])
+def test_identities_are_integers(name):
+    with pytest.raises(ValueError, match=rf"`{name}` must be integers, found torch.float32"):
+        AdvantageInputs(rewards=torch.zeros(1), **{name: torch.zeros(1, 1)})
+
+
+@pytest.mark.parametrize("kind", POSITIONAL)
 def test_widths_that_disagree_are_an_error(kind):
     rewards, ids = interleaved(0)
     inputs = rollouts(rewards, ids)

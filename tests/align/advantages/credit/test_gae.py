@@ -69,8 +69,8 @@ def test_egae_with_a_given_value_behind_the_cut_and_a_window():
 
 
 def test_egae_invariants():
-    """Constant value and no reward: nothing. gamma = 1: the last advantage is the last reward. lambda = 1 and no reward:
-    V_last - V_t."""
+    """Constant value and no reward: nothing. gamma = 1: the last advantage is the last reward. lambda = 1, no
+    reward: V_last - V_t."""
     cut = tensor([True])
     assert (estimate("egae", inputs([[0, 0]], [[0.7, 0.7]], truncated=cut)).advantages == 0).all()
     assert estimate("egae", inputs([[3, 2]], [[0.1, 0.7]], truncated=cut)).advantages[0, 1] == 2
@@ -111,8 +111,8 @@ def test_whitening_by_hand():
 def test_clocks_by_hand(discount, expected):
     """gamma 1/2, rewards 2 2 | hole | 4 8.
 
-    valid_only: 8, 4 + 4, -, 2 + 4, 2 + 3. per_position: the hole halves once more: 2 + 2, 2 + 2. per_turn: runs end with
-    2 and 8: 8, 2 + 4. reset: 4 + 4 = 8, then afresh: 2, 2 + 1.
+    valid_only: 8, 4 + 4, -, 2 + 4, 2 + 3. per_position: the hole halves once more: 2 + 2, 2 + 2. per_turn: runs end
+    with 2 and 8: 8, 2 + 4. reset: 4 + 4 = 8, then afresh: 2, 2 + 1.
     """
     batch = inputs([[2, 2, 100, 4, 8, 100]], mask=[[1, 1, 0, 1, 1, 0]])
     assert estimate("returns", batch, gamma=0.5, discount=discount).advantages.tolist() == [expected]

@@ -18,7 +18,6 @@ from align.advantages.credit.prefix import (
 )
 from align.advantages.credit.tree_values import branching, differences, node_values
 
-
 KEYS = st.integers(0, 1)
 
 

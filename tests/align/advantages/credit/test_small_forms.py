@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from align.advantages import AdvantageInputs, estimate
-from align.objectives.gated_pull import gated_pull
+from align.objectives import gated_pull
 
 tensor = torch.tensor
 

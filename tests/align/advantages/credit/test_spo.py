@@ -32,7 +32,7 @@ class TestChain:
         ids=["in order", "dense"],
     )
     def test_by_hand(self, values):
-        """Unsure at 1, 3, 4; one per segment. Before 1: 0. Segment 1-2: .7 - .3, and 2 is sure. 3: .6 - .7. 4: 1 - .6."""
+        """Unsure at 1, 3, 4; one per segment. Before 1: 0. 1-2: .7 - .3, and 2 is sure. 3: .6 - .7. 4: 1 - .6."""
         result = estimate("spo_chain", chain([PROBABILITIES], **values), interval=1)
         assert_close(result.advantages, tensor([[0.0, 0.4, 0.0, -0.1, 0.4]]))
         assert result.aux["loss_mask"].tolist() == [[0, 1, 0, 1, 1]]
