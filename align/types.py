@@ -22,8 +22,8 @@ class Samples:
     """What a person or a reward function can look at: the prompts and what the model made of them.
 
     Attributes:
-        index: global row number of each sample in its step, unique over all processes, int64. It orders rows after a gather and keys
-            their noise, so that results do not depend on the number of processes.
+        index: global row number of each sample in its step, unique over all processes, int64. It orders rows after a
+            gather and keys their noise, so that results do not depend on the number of processes.
         group_ids: samples with equal ids answer the same prompt, int64.
         prompts: one text per sample.
         images: pictures, or None for text models.

@@ -1,7 +1,7 @@
 """The figures of docs/results/first_light.md, each by one command.
 
-    python benchmarks/first_light.py gain        the demo with seeds 0, 1, 2: held-out success before -> after, seconds, overhead
-    python benchmarks/first_light.py resume      kill inside a rollout, an update and a checkpoint; resume; compare bit for bit
+    python benchmarks/first_light.py gain        the demo with seeds 0, 1, 2: held-out success before -> after
+    python benchmarks/first_light.py resume      kill in a rollout, an update, a checkpoint; resume; compare bit for bit
     python benchmarks/first_light.py processes   two processes against one with the same global batch
     python benchmarks/first_light.py start       CPU seconds of `align --help`
 
@@ -94,9 +94,10 @@ def gain(output: Path) -> None:
         first, last = record.evaluations[0], record.evaluations[-1]
         strict = next(g for g in gains(first, last) if g.reward == "shapes_strict" and g.group == ALL)
         found.append(strict.difference.mean)
+        gained = strict.difference
         print(
-            f"seed {seed}: {strict.before.mean:.1%} -> {strict.after.mean:.1%}, gain {100 * strict.difference.mean:+.1f} points "
-            f"[{100 * strict.difference.low:+.1f}, {100 * strict.difference.high:+.1f}], {strict.before.n} pairs, {seconds:.0f} s, "
+            f"seed {seed}: {strict.before.mean:.1%} -> {strict.after.mean:.1%}, gain {100 * gained.mean:+.1f} points "
+            f"[{100 * gained.low:+.1f}, {100 * gained.high:+.1f}], {strict.before.n} pairs, {seconds:.0f} s, "
             f"outside model, decode and reward: {summarise(record).overhead:.1%}",
             flush=True,
         )
@@ -152,8 +153,8 @@ def processes(output: Path) -> None:
     largest = max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0])
     moved = max(float(t.abs().max()) for name, t in weights[0].items() if "lora_B" in name)
     print(
-        f"{len(rows[0])} samples of {SHORT[0]}: largest difference of rewards {rewards:g}, of advantages {advantages:g}; "
-        f"of weights after the last step {largest:.2g} (lora_B has moved by up to {moved:.2g}); torch {torch.__version__}"
+        f"{len(rows[0])} samples: largest difference of rewards {rewards:g}, of advantages {advantages:g}, of weights "
+        f"after the last step {largest:.2g} (lora_B has moved by up to {moved:.2g}); torch {torch.__version__}"
     )
 
 
@@ -165,9 +166,8 @@ def start(output: Path) -> None:
         run([*ALIGN, "--help"])
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    print(
-        f"align --help: {statistics.median(seconds[1:]):.2f} s of CPU time (median of 5; {min(seconds):.2f} to {max(seconds[1:]):.2f})"
-    )
+    middle, low, high = statistics.median(seconds[1:]), min(seconds[1:]), max(seconds[1:])
+    print(f"align --help: {middle:.2f} s of CPU time (median of 5; {low:.2f} to {high:.2f})")
 
 
 def main() -> None:

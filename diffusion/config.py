@@ -34,7 +34,7 @@ class Sd3Model:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the frozen parts: text encoders, and the transformer under LoRA; the VAE decodes in float32."""
     max_sequence_length: Count | None = None
-    """Tokens of the T5 part of the context. 0 leaves T5 unloaded; `null` takes the pipeline's 256 (embedded model: 0)."""
+    """Tokens of the T5 part of the context. 0 leaves T5 out; `null` takes the pipeline's 256 (embedded model: 0)."""
     lora: LoraConfig | None = field(default_factory=LoraConfig)
     """Low-rank adapters; `null` trains all weights of the transformer."""
 

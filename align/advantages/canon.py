@@ -85,7 +85,8 @@ def canon(inputs: AdvantageInputs, options: Canon) -> AdvantageResult:
     Any number per sample will do as metric: entropy, length, sharpness of a picture.
 
     References:
-        "Conditional advantage estimation" (CANON), arXiv:2509.23962.
+        Chen et al., "Conditional Advantage Estimation for Reinforcement Learning in Large Reasoning Models" (CANON),
+        arXiv:2509.23962, the inter-group and intra-group comparisons.
 
     Note:
         Ties in the metric break by input order (rule C4), so a permutation may change the result of tied samples. A

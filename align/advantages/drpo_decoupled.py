@@ -92,7 +92,7 @@ def drpo_decoupled(inputs: AdvantageInputs, options: DrpoDecoupled) -> Advantage
     and the length of each sample as constants, compute the weights anywhere, and no gradient passes the gather.
 
     References:
-        "DRPO: Efficient Reasoning via Decoupled Reward Policy Optimization", arXiv:2510.04474.
+        Li et al., "DRPO: Efficient Reasoning via Decoupled Reward Policy Optimization", arXiv:2510.04474.
 
     Note:
         The released code takes the padded width of a batch for C (`max_length`); pass a constant of the run. It calls

@@ -31,7 +31,8 @@ def hapo_token_group(inputs: AdvantageInputs, options: HapoTokenGroup) -> Advant
     the two scales only.
 
     References:
-        "From Uniform to Heterogeneous: Tailoring Policy Optimization to Every Token's Nature" (HAPO), arXiv:2509.16591.
+        Liu et al., "From Uniform to Heterogeneous: Tailoring Policy Optimization to Every Token's Nature" (HAPO),
+        arXiv:2509.16591, token-level group average.
 
     Note:
         The released threshold test includes padding, which triggers it for rewards far from 0, and a padded group of

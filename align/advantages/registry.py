@@ -89,6 +89,10 @@ class Estimator:
         """`group` or `batch` under these options."""
         return self.scope(options) if callable(self.scope) else self.scope
 
+    def base_settings(self, base: Options | None = None) -> Options:
+        """Settings of the base stage: these, or those that the paper of a shaper has."""
+        return self.default_base if base is None else base
+
     def option_names(self) -> tuple[str, ...]:
         """Names of the options, without `kind`."""
         return tuple(item.name for item in fields(self.options_type) if item.name != "kind")

@@ -72,7 +72,7 @@ def with_base(
             why = "is no shaper" if entry.stage != "shaper" else "has `advantages` in its inputs already"
             raise ValueError(f"{entry.kind} {why}, so it has no use for `base`. Leave it out.")
         return inputs, {}
-    settings = entry.default_base if base is None else base
+    settings = entry.base_settings(base)
     found = find(settings.kind)
     if found.stage != "base" or found.stateful:
         why = "keeps state of its own" if found.stateful else f"belongs to the {found.stage} stage"
@@ -140,6 +140,11 @@ def _check(entry: Estimator, inputs: AdvantageInputs, options: Options) -> None:
         raise ValueError(
             f"{entry.kind} needs {', '.join(missing)}. Given: {', '.join(given)}. "
             "Pass it in AdvantageInputs, or choose an estimator that does without."
+        )
+    if len(inputs) == 0:
+        raise ValueError(
+            f"{entry.kind} expects at least one sample, found an empty batch. A sample that could not be scored stays in "
+            "it, with nan as its reward."
         )
     if inputs.rewards.ndim == 2 and not entry.decomposes:
         raise ValueError(

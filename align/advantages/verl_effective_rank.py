@@ -100,8 +100,8 @@ def verl_effective_rank(inputs: AdvantageInputs, options: VerlEffectiveRank, sta
     ones are compared with what earlier steps have left, then enter with weight `rate`.
 
     References:
-        "Beyond the Exploration-Exploitation Trade-off: A Hidden State Approach" (VERL), arXiv:2509.23808. Numbers: the
-        released training script.
+        Huang et al., "Beyond the Exploration-Exploitation Trade-off: A Hidden State Approach for LLM Reasoning in RLVR"
+        (VERL), arXiv:2509.23808. Numbers: the released training script.
 
     Note:
         The released bonus reaches the last token only (`where="last"`); the text shapes the advantage. The released

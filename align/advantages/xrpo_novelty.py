@@ -26,7 +26,8 @@ def xrpo_novelty(inputs: AdvantageInputs, options: XrpoNovelty) -> Float[Tensor,
     than average, have A <= 0, or stand in groups without spread.
 
     References:
-        "XRPO", arXiv:2510.06672, the novelty-sharpened advantage.
+        Bamba et al., "XRPO: Pushing the Limits of GRPO with Targeted Exploration and Exploitation", arXiv:2510.06672,
+        the novelty-aware advantage sharpening.
 
     Note:
         Assumed where the restatements differ: the bound is kappa A, not kappa |A| (the same where A > 0).

@@ -170,7 +170,7 @@ class Canon:
 
 @dataclass(frozen=True, kw_only=True)
 class CopoConsistency:
-    """A comparison within the group and one between groups, blended by how much the answers agree: COPO."""
+    """Comparisons within and between groups, blended by how far the answers agree: COPO. arXiv:2508.04138."""
 
     kind: Literal["copo_consistency"] = "copo_consistency"
     """Selects this estimator."""
@@ -217,7 +217,7 @@ class DrpoDecoupled:
 
 @dataclass(frozen=True, kw_only=True)
 class HapoTokenGroup:
-    """Token-weighted group z-score, and the entropy positions of HAPO's loss."""
+    """Token-weighted group z-score, and the entropy positions of HAPO's loss. arXiv:2509.16591."""
 
     kind: Literal["hapo_token_group"] = "hapo_token_group"
     """Selects this estimator."""

@@ -66,8 +66,9 @@ def _warn_if_alone() -> None:
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION") is not None
     if launched and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
         logging.getLogger(__name__).warning(
-            "several processes were asked for, but the launcher has started this one only. The numbers will be the same, the "
-            "time will not. Without GPUs add --multi_gpu, or --config_file configs/accelerate/two_cpu_processes.yaml."
+            "several processes were asked for, but the launcher has started this one only. The numbers will be the "
+            "same, the time will not. Without GPUs add --multi_gpu, or give the launcher "
+            "--config_file configs/accelerate/two_cpu_processes.yaml."
         )
 
 

@@ -46,7 +46,7 @@ def drpo_objective(
         A scalar with gradient, 0 if no group is mixed (the graph stays alive).
 
     References:
-        "DRPO: Efficient Reasoning via Decoupled Reward Policy Optimization", arXiv:2510.04474.
+        Li et al., "DRPO: Efficient Reasoning via Decoupled Reward Policy Optimization", arXiv:2510.04474.
 
     Note:
         The released code reports a constant instead of the log-mean-exp; the gradient is the same, the value is not.

@@ -58,7 +58,7 @@ def entropy_positions(
             ever negative.
 
     References:
-        "From Uniform to Heterogeneous" (HAPO), arXiv:2509.16591, token-aware normalisation of entropies.
+        Liu et al., "From Uniform to Heterogeneous" (HAPO), arXiv:2509.16591, token-aware normalisation of entropies.
     """
     sign = choose("negative side", negative_side, {"corrected": 1.0, "released": -1.0})
     logs = entropies.double().clamp(min=LOWEST).log()
@@ -173,7 +173,7 @@ def hapo_surrogate(
         uncertain: as in `adaptive_clip`.
 
     References:
-        "From Uniform to Heterogeneous" (HAPO), arXiv:2509.16591: differential advantage redistribution and
+        Liu et al., "From Uniform to Heterogeneous" (HAPO), arXiv:2509.16591: differential advantage redistribution and
         asymmetric adaptive clipping.
     """
     clip_low, clip_high = adaptive_clip(positions, clip_range, clip_strength, uncertain)

@@ -8,9 +8,9 @@
 
     >>> from diffusers import DiffusionPipeline
     >>> from diffusion.tiny import model_path
-    >>> pipe = DiffusionPipeline.from_pretrained(model_path(), text_encoder_3=None, tokenizer_3=None)  # doctest: +SKIP
+    >>> pipe = DiffusionPipeline.from_pretrained(model_path())  # doctest: +SKIP
 
-(diffusers wants to be told that T5 is absent, as for any Stable Diffusion 3 without it.)
+There is no T5 in it but a silent one, because diffusers refuses to load such a folder without (`build.silent_t5`).
 
 This module imports nothing heavy.
 """

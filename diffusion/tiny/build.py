@@ -145,8 +145,8 @@ def tokenizer() -> CLIPTokenizer:
 def silent_t5() -> T5EncoderModel:
     """A T5 encoder that says nothing: its last norm has weight zero, so its output is exactly zero for every text.
 
-    That is what the stock pipeline puts in the place of an absent T5. It is here because diffusers 0.42 refuses to load a
-    Stable Diffusion 3 folder without one unless it is told so by hand.
+    That is what the stock pipeline puts in the place of an absent T5. It is here because diffusers 0.42 refuses to load
+    a Stable Diffusion 3 folder without one unless it is told so by hand.
     """
     encoder = T5EncoderModel(
         T5Config(vocab_size=len(_T5_PIECES), d_model=2 * TEXT_WIDTH, d_kv=8, d_ff=8, num_layers=1, num_heads=1)

@@ -43,7 +43,7 @@ def spread(kind: str, count: int) -> list[str]:
 
 
 def load(folder: Path) -> "StableDiffusion3Pipeline":
-    """The pipeline of a folder, quiet. diffusers wants to be told that T5 is absent, although the folder says so."""
+    """The pipeline of a folder, quiet, and without its T5, which says nothing (`build.silent_t5`)."""
     from diffusers import DiffusionPipeline
 
     pipeline = DiffusionPipeline.from_pretrained(folder, text_encoder_3=None, tokenizer_3=None)

@@ -117,7 +117,7 @@ def lsc_and(
         missing: `skip` is refused: 0 would mean "surely good".
 
     References:
-        Wang et al., arXiv:2402.00742, section 4.
+        Wang et al., arXiv:2402.00742: combining by addition as a logical AND.
     """
     if missing == "skip":
         raise ValueError("lsc_and cannot skip a missing reward: 0 means surely good. Use renormalise or unscored.")

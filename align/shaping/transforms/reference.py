@@ -52,8 +52,7 @@ def lsc(
         At most 0. Finite for |z| up to 1e4 and beyond in float32; below the reference u is about z.
 
     References:
-        Wang et al., "Transforming and Combining Rewards for Aligning Large Language Models", arXiv:2402.00742,
-        section 3.
+        Wang et al., "Transforming and Combining Rewards for Aligning Large Language Models", arXiv:2402.00742.
 
     Note:
         Dividing by each group's standard deviation afterwards undoes what LSC does *between* prompts (solved prompts

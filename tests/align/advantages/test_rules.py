@@ -207,3 +207,16 @@ class TestBadInput:
     def test_rewards_of_the_wrong_rank(self):
         with pytest.raises(ValueError, match=r"shape \[n\] or \[n, m\]"):
             AdvantageInputs(rewards=torch.ones(1, 1, 1))
+
+    def test_an_empty_batch(self):
+        with pytest.raises(ValueError, match="grpo expects at least one sample, found an empty batch"):
+            estimate("grpo", AdvantageInputs(rewards=torch.zeros(0), group_ids=torch.zeros(0, dtype=torch.int64)))
+
+    def test_a_mask_without_a_single_trained_position(self):
+        mask = torch.zeros(2, 3)
+        with pytest.raises(ValueError, match="`mask` has no position that is trained in any of 2 samples"):
+            estimate("reinforce_pp", inputs([1.0, 2.0], [0, 0], mask=mask))
+
+    def test_positions_that_disagree(self):
+        with pytest.raises(ValueError, match=r"number of positions: `mask` \[3\], `logprobs` \[4\]"):
+            inputs([1.0, 2.0], mask=torch.ones(2, 3), logprobs=torch.ones(2, 4))

@@ -59,6 +59,7 @@ def test_encode_equals_the_pipeline(model: Model) -> None:
     pipeline = build.assemble(
         build.autoencoder(), model.transformer, (model.text_encoder, model.text_encoder_2), tokenizer
     )
+    pipeline.register_modules(text_encoder_3=None, tokenizer_3=None)
     prompts = ["a red circle", "a small red circle and a large blue square"]
     with torch.no_grad():
         context, _, pooled, _ = pipeline.encode_prompt(
