@@ -1,9 +1,13 @@
 """For every test: run-time checks of shapes and dtypes from the annotations, and property tests that repeat."""
 
+import os
 from pathlib import Path
 
 from hypothesis import settings
 from jaxtyping import install_import_hook
+
+# Before torch is imported: the workers of xdist share the cores, and children of tests inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # AdvantageInputs is left to its own checks: their messages are the ones that users see.
 FOLDER = Path(__file__).parent.parent / "align" / "advantages"

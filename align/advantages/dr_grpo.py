@@ -25,6 +25,6 @@ def dr_grpo(inputs: AdvantageInputs, options: DrGrpo) -> Float[Tensor, "n"]:
 
     Note:
         The paper's second half, dividing the loss by a constant instead of each response's length, is the aggregation
-        `seq_mean_token_sum_norm` of `align/objectives.py`. With pictures only the first half matters.
+        `seq_mean_token_sum_norm` of `align.objectives.aggregate`. With pictures only the first half matters.
     """
     return group_centred(inputs.rewards, inputs.ids)

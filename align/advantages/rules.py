@@ -143,8 +143,8 @@ def _check(entry: Estimator, inputs: AdvantageInputs, options: Options) -> None:
         )
     if len(inputs) == 0:
         raise ValueError(
-            f"{entry.kind} expects at least one sample, found an empty batch. A sample that could not be scored stays in "
-            "it, with nan as its reward."
+            f"{entry.kind} expects at least one sample, found an empty batch. "
+            "A sample that could not be scored stays in it, with nan as its reward."
         )
     if inputs.rewards.ndim == 2 and not entry.decomposes:
         raise ValueError(
