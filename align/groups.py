@@ -29,8 +29,19 @@ def scoped_ids(group_ids: Int[Tensor, "n"], scope: Scope) -> Int[Tensor, "n"]:
 def group_codes(group_ids: Int[Tensor, "n"]) -> tuple[Int[Tensor, "n"], int]:
     """Dense codes 0 .. groups - 1 in the order of the ids, and the number of groups."""
     check_ids(group_ids)
-    unique, codes = torch.unique(group_ids, return_inverse=True)
-    return codes, unique.numel()
+    spread = _spread(group_ids)
+    if spread is None:
+        unique, codes = torch.unique(group_ids, return_inverse=True)
+        return codes, unique.numel()
+    slots, slot_count = spread
+    codes = _taken(slots, slot_count).cumsum(dim=0) - 1  # of each slot; a sort would cost several times as much
+    return codes[slots], int(codes[-1]) + 1
+
+
+def group_count(group_ids: Int[Tensor, "n"]) -> int:
+    """Number of different ids."""
+    slots, slot_count = _slots(group_ids)
+    return int(_taken(slots, slot_count).sum())
 
 
 def group_size(group_ids: Int[Tensor, "n"], where: Bool[Tensor, "n"] | None = None) -> Int[Tensor, "n"]:
@@ -141,10 +152,20 @@ def _slots(group_ids: Tensor) -> tuple[Tensor, int]:
     check_ids(group_ids)
     if group_ids.numel() == 0:
         return group_ids.long(), 0
+    return _spread(group_ids) or group_codes(group_ids)
+
+
+def _spread(group_ids: Tensor) -> tuple[Tensor, int] | None:
+    """Distance of each id from the smallest, and how many there can be; None if that is far more than there are ids."""
+    if group_ids.numel() == 0:
+        return None
     low, high = (int(bound) for bound in group_ids.aminmax())
-    if high - low < 2 * group_ids.numel():
-        return group_ids.long() - low, high - low + 1
-    return group_codes(group_ids)
+    return (group_ids.long() - low, high - low + 1) if high - low < 2 * group_ids.numel() else None
+
+
+def _taken(slots: Tensor, slot_count: int) -> Tensor:
+    """1 for every slot that has a member, int64."""
+    return slots.new_zeros(slot_count).index_fill_(0, slots, 1)
 
 
 def _counted(values: Tensor, where: Tensor | None) -> Tensor:

@@ -110,10 +110,12 @@ def resume(output: Path) -> None:
     run([*ALIGN, *base, "output.name=undisturbed"])
     expected = timeless(output / "undisturbed"), tensors(output / "undisturbed")
     # Calls of the network, of backward, of the checkpoint writer after which the process dies.
-    calls = {"rollout": "150", "update": "11", "checkpoint": "8"}
+    calls = {"rollout": "150", "update": "4", "checkpoint": "8"}
     for moment, (module, path, kind) in MOMENTS.items():
         name = kind
         killed = run([sys.executable, "-c", CHILD, module, path, calls[kind], *base, f"output.name={name}"])
+        if killed.returncode != -signal.SIGKILL:
+            sys.exit(f"the run was not killed {moment}: it ended with {killed.returncode}")
         done = len(timeless(output / name)) if (output / name / "metrics.jsonl").exists() else 0
         run([*ALIGN, "train", str(output / name)])
         same = (timeless(output / name) == expected[0], tensors(output / name) == expected[1])
@@ -136,7 +138,14 @@ def processes(output: Path) -> None:
     launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", str(config)]
     launch += ["--main_process_port", port]
     # Batches of one shape on both sides, so that only the order of summation differs.
-    base = ["train", "demo/awm_tiny", *SHORT, "rollout.batch_size=16", f"output.directory={output}"]
+    base = [
+        "train",
+        "demo/awm_tiny",
+        *SHORT,
+        "rollout.batch_size=16",
+        "output.images_every=1",
+        f"output.directory={output}",
+    ]
     run([*ALIGN, *base, "output.name=one"], OMP_NUM_THREADS="1")
     run([*launch, "-m", "align", *base, "output.name=two"], OMP_NUM_THREADS="1")
     rows = [

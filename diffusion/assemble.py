@@ -12,7 +12,7 @@ from align.engine.trackers import Picture
 from align.rewards.scorer import Scorer
 from align.shaping.pipeline import SignalPipeline
 from diffusion.awm import Awm
-from diffusion.collect import Collector
+from diffusion.collect import COLLECTED, Collector
 from diffusion.config import AwmConfig, DiffusionRun
 from diffusion.evaluate import Evaluator, evaluation_sampler
 from diffusion.models.base import DiffusionModel
@@ -52,8 +52,10 @@ def read_inputs(config: DiffusionRun) -> Inputs:
     """Read prompts and find rewards.
 
     Raises:
-        AlignError: a prompt file or a reward that cannot be used; says where and what to do.
+        AlignError: a prompt file or a reward that cannot be used, or an estimator that needs what pictures do not have;
+            says where and what to do.
     """
+    check_estimators(config)
     prompts = read_prompts(config.prompts.train)
     heldout = None if config.prompts.heldout is None else read_prompts(config.prompts.heldout)
     scorer = Scorer(config.rewards)
@@ -62,6 +64,18 @@ def read_inputs(config: DiffusionRun) -> Inputs:
     if heldout is not None:
         evaluation_scorer.check({"prompts", "images", *heldout.columns})
     return Inputs(prompts=prompts, heldout=heldout, scorer=scorer, evaluation_scorer=evaluation_scorer)
+
+
+def check_estimators(config: DiffusionRun) -> None:
+    """Refuse a pipeline whose estimators need what a step of pictures does not bring.
+
+    Raises:
+        AlignError: names the estimator and the fields.
+    """
+    try:
+        SignalPipeline(config.pipeline).check_collected(COLLECTED)
+    except ValueError as error:
+        raise AlignError(f"`pipeline`: {error}") from error
 
 
 def make_policy(config: DiffusionRun, model: DiffusionModel, *, keep_reference: bool = False) -> Policy:

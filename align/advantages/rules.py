@@ -19,7 +19,7 @@ from torch import Tensor
 
 from align.advantages.inputs import POSITION_FIELDS, AdvantageInputs, AdvantageResult, on_all_rows
 from align.advantages.registry import Estimator, Options, find, make_options
-from align.groups import group_codes, group_is_constant, group_size
+from align.groups import group_codes, group_count, group_is_constant, group_size
 from align.objectives import per_unit
 
 State = Mapping[str, Tensor | int | float | str]
@@ -93,7 +93,7 @@ def apply_rules(
     _check(entry, inputs, options)
     inputs = _without_padding(inputs.exact())
     rows = _scorable(entry, inputs, options).nonzero().flatten()
-    kept = _with_dense_ids(inputs.select(rows))
+    kept = _with_dense_ids(inputs if len(rows) == len(inputs) else inputs.select(rows))
     ids = kept.ids
     lonely = group_size(ids) < entry.min_group
     _check_singletons(entry, options, inputs, rows[lonely])
@@ -247,10 +247,10 @@ def _masked(values: Tensor, mask: Tensor | None) -> Tensor:
 
 def _describe(ids: Int[Tensor, "n"], constant: Tensor, lonely: Tensor, n: int) -> dict[str, float]:
     """Counts of groups. `frac_reward_zero_std`: of the groups that can be compared, the share with equal rewards."""
-    comparable = len(ids[~lonely].unique())
+    comparable = group_count(ids[~lonely])
     return {
-        "frac_reward_zero_std": len(ids[constant].unique()) / max(comparable, 1),
-        "singletons": float(len(ids[lonely].unique())),
+        "frac_reward_zero_std": group_count(ids[constant]) / max(comparable, 1),
+        "singletons": float(group_count(ids[lonely])),
         "unscored": float(n - len(ids)),
     }
 

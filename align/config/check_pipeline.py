@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
+from itertools import chain
 from typing import Any
 
 from align.config.checks import reward_name
@@ -20,7 +21,8 @@ NAMES = {"rewards", "reward", "on", "length", "gate", "column", "columns", "orde
 def check_pipeline(rewards: Sequence[RewardConfig], pipeline: PipelineConfig) -> Iterator[Problem]:
     """A reward that is named and is not there, weights of the wrong sign, a transform without its numbers."""
     known = [reward_name(reward) for reward in rewards]
-    for key, name in _named(pipeline, "pipeline"):
+    inputs = ((f"pipeline.inputs.{field}", name) for field, name in pipeline.inputs.items())
+    for key, name in chain(_named(pipeline, "pipeline"), inputs):
         if name not in known:
             yield Problem(
                 keys=(key,),

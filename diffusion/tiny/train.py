@@ -96,15 +96,24 @@ def export_stage(options: argparse.Namespace) -> None:
     transformers loads a text model in the type of its file, diffusers loads the other parts in float32, and a pipeline
     of two types cannot run; so the text encoders' files are float32.
     """
+    torch.manual_seed(0)  # the silent T5 has random weights that nothing reads; another export must not change them
     tokenizer = build.tokenizer()
     model = flow_matching.Model(tokenizer)
     state = torch.load(options.run / "transformer.pt", weights_only=True)
     model.load_state_dict({**state["model"], **state["ema"]})
-    vae = AutoencoderKL.from_pretrained(options.run / "vae")
+    vae = _trained_autoencoder(options.run / "vae")
     encoders = (model.text_encoder, model.text_encoder_2)
     pipeline = build.assemble(vae.half(), model.transformer.half(), encoders, tokenizer)
     pipeline.save_pretrained(options.to)
     print(f"step {state['step']}, {state['seconds'] / 60:.1f} minutes of training -> {options.to}")
+
+
+def _trained_autoencoder(folder: Path) -> AutoencoderKL:
+    """The trained autoencoder in a fresh object: a loaded one writes the path it came from into its config."""
+    trained, fresh = AutoencoderKL.from_pretrained(folder), build.autoencoder()
+    fresh.load_state_dict(trained.state_dict())
+    fresh.register_to_config(shift_factor=trained.config.shift_factor, scaling_factor=trained.config.scaling_factor)
+    return fresh
 
 
 def prompts_stage(options: argparse.Namespace) -> None:

@@ -47,6 +47,7 @@ def test_nothing_to_say():
             "pipeline.transforms.0.reference.column",
         ),
         (PipelineConfig(required=("ocrr",)), "pipeline.required.0"),
+        (PipelineConfig(inputs={"metric": "ocrr"}), "pipeline.inputs.metric"),
         (PipelineConfig(combine=Lexicographic(order=("ocrr",))), "pipeline.combine.order.0"),
         (
             PipelineConfig(weights=DirectionWeights(components=(Component(reward="ocrr", value=1.0),))),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from diffusion.tiny import dataset, evaluate, model_path, prompts_path, world
+from diffusion.tiny import dataset, evaluate, model_path, prompts_path, train_autoencoder, world
 
 MEBIBYTE = 2**20
 
@@ -44,6 +44,20 @@ class TestFolder:
         ]
         assert stock.text_encoder_3 is not None
         assert (pictures[0] == pictures[1]).all()
+
+    def test_no_file_names_the_place_it_was_made(self) -> None:
+        assert not [file for file in model_path().rglob("*.json") if "_name_or_path" in file.read_text()]
+
+    def test_pictures_survive_the_round_trip(self, pipeline) -> None:
+        """The autoencoder is the ceiling of every success: 64 fresh pictures, all still right."""
+        pictures, captions = dataset.draw(64, seed=5)
+        assert train_autoencoder.round_trip_success(pipeline.vae, pictures, captions) == 1.0
+
+    def test_latents_are_normalised(self, pipeline) -> None:
+        pictures, _ = dataset.draw(64, seed=6)
+        latents = train_autoencoder.normalised_latents(pipeline.vae, pictures)
+        assert latents.mean().item() == pytest.approx(0.0, abs=0.05)
+        assert latents.std().item() == pytest.approx(1.0, abs=0.05)
 
     def test_one_object_is_mostly_right(self, pipeline) -> None:
         """Measured: see docs/results/embedded_model.md. The bound leaves room for another CPU's rounding."""
