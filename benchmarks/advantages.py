@@ -17,6 +17,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ ENOUGH = {"ratio": 50.0, "seconds": 1.0}
 """What the suite promises: at least this ratio, at most these seconds."""
 
 Scores = dict[int, list[Tensor]]
+Answer = TypeVar("Answer")
 
 
 def by_group(values: Tensor, ids: list[int]) -> Scores:
@@ -140,14 +142,14 @@ def compared_within_groups() -> Iterator[str]:
             yield kind
 
 
-def seconds(call: Callable[[], object], times: int) -> float:
-    """Median duration of a call."""
+def measured(call: Callable[[], Answer], times: int) -> tuple[float, Answer]:
+    """Median duration of a call in seconds, and what it answered."""
     found = []
     for _ in range(times):
         started = time.perf_counter()
-        call()
+        answer = call()
         found.append(time.perf_counter() - started)
-    return statistics.median(found)
+    return statistics.median(found), answer
 
 
 def groups(samples: int = SAMPLES, times: int = 3) -> dict[str, float]:
@@ -167,11 +169,10 @@ def groups(samples: int = SAMPLES, times: int = 3) -> dict[str, float]:
         if kind not in LOOPS:
             raise ValueError(f"{kind} has no loop to be compared with: write `loop_{kind}` in this file.")
         names = ids.tolist()
-        loop, ours = LOOPS[kind](rewards, names, lengths), estimate(kind, inputs).advantages
+        slow, loop = measured(lambda kind=kind, names=names: LOOPS[kind](rewards, names, lengths), times)
+        fast, ours = measured(lambda kind=kind: estimate(kind, inputs).advantages, 3 * times)
         if not torch.allclose(loop, ours, rtol=1e-3, atol=1e-4):  # the loops sum in float32
             raise ValueError(f"{kind}: loop and estimator differ by up to {float((loop - ours).abs().max()):g}.")
-        slow = seconds(lambda kind=kind, names=names: LOOPS[kind](rewards, names, lengths), times)
-        fast = seconds(lambda kind=kind: estimate(kind, inputs), 3 * times)
         ratios[kind] = slow / fast
         print(f"{kind:24}{slow:8.2f} s loop {1000 * fast:8.1f} ms ours {ratios[kind]:8.0f} x", flush=True)
     return ratios
@@ -201,7 +202,7 @@ def tokens(times: int = 7) -> dict[str, float]:
     batches = {length: branching(ROLLOUTS, length) for length in LENGTHS}
     found = {}
     for kind in TREES:
-        took = [seconds(lambda kind=kind, b=batches[length]: estimate(kind, b), times) for length in LENGTHS]
+        took = [measured(lambda kind=kind, b=batches[length]: estimate(kind, b), times)[0] for length in LENGTHS]
         found[kind] = took[LENGTHS.index(TOKENS)]
         slope, straight = fit([float(length) for length in LENGTHS], took)
         exponent, _ = fit([math.log(length) for length in LENGTHS], [math.log(value) for value in took])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from align.engine.adapters import Policy
 from align.engine.hooks import Hooks
 from align.engine.trackers import Picture
+from align.errors import AlignError
 from align.rewards.scorer import Scorer
 from align.shaping.pipeline import SignalPipeline
 from diffusion.awm import Awm
