@@ -35,20 +35,20 @@ def group_codes(group_ids: Int[Tensor, "n"]) -> tuple[Int[Tensor, "n"], int]:
         return codes, unique.numel()
     slots, slot_count = spread
     codes = _taken(slots, slot_count).cumsum(dim=0) - 1  # of each slot; a sort would cost several times as much
-    return codes[slots], int(codes[-1]) + 1
+    return codes.index_select(0, slots), int(codes[-1]) + 1
 
 
-def group_count(group_ids: Int[Tensor, "n"]) -> int:
-    """Number of different ids."""
-    slots, slot_count = _slots(group_ids)
-    return int(_taken(slots, slot_count).sum())
+def group_count(group_ids: Int[Tensor, "n"], where: Bool[Tensor, "n"] | None = None) -> int:
+    """Number of groups with a member where `where` is true."""
+    chosen = group_ids if where is None else group_ids[where]
+    return int(_taken(*_slots(chosen)).sum())
 
 
 def group_size(group_ids: Int[Tensor, "n"], where: Bool[Tensor, "n"] | None = None) -> Int[Tensor, "n"]:
     """Number of members of each sample's group, counting those where `where` is true."""
     slots, slot_count = _slots(group_ids)
     counted = torch.ones_like(slots) if where is None else where.to(slots.dtype)
-    return _sum_by_slot(counted, slots, slot_count)[slots]
+    return _sum_by_slot(counted, slots, slot_count).index_select(0, slots)
 
 
 def group_mean(
@@ -65,7 +65,7 @@ def group_mean(
         float64, in the unit of `values`.
     """
     slots, slot_count = _slots(group_ids)
-    return _mean_by_slot(values.double(), _counted(values, where), slots, slot_count)[slots]
+    return _mean_by_slot(values.double(), _counted(values, where), slots, slot_count).index_select(0, slots)
 
 
 def group_std(
@@ -91,10 +91,10 @@ def group_std(
     """
     slots, slot_count = _slots(group_ids)
     values, counted = values.double(), _counted(values, where)
-    deviations = values - _mean_by_slot(values, counted, slots, slot_count)[slots]
+    deviations = values - _mean_by_slot(values, counted, slots, slot_count).index_select(0, slots)
     squares = _sum_by_slot(torch.where(counted, deviations.square(), 0.0), slots, slot_count)
     divisor = _sum_by_slot(counted.double(), slots, slot_count) - float(unbiased)
-    return (squares / divisor.clamp(min=1.0)).sqrt()[slots]
+    return (squares / divisor.clamp(min=1.0)).sqrt().index_select(0, slots)
 
 
 def group_min(
@@ -186,6 +186,8 @@ def _extreme(
     values: Tensor, group_ids: Tensor, where: Tensor | None, reduce: Literal["amin", "amax"], empty: float
 ) -> Tensor:
     slots, slot_count = _slots(group_ids)
-    values = torch.where(_counted(values, where), values.double(), empty)
+    values = values.double()
+    counted = _counted(values, where)
+    values = values if counted.all() else torch.where(counted, values, empty)
     start = torch.full((slot_count,), empty, dtype=torch.float64, device=values.device)
-    return start.scatter_reduce(0, slots, values, reduce)[slots]
+    return start.scatter_reduce(0, slots, values, reduce).index_select(0, slots)

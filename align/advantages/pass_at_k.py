@@ -9,7 +9,7 @@ from torch import Tensor
 from align.advantages.inputs import AdvantageInputs
 from align.advantages.registry import estimator
 from align.config.estimators import PassAtK
-from align.groups import group_max, group_rank, group_size, group_std
+from align.groups import group_max, group_size, group_std
 
 
 @estimator(PassAtK, requires=("group_ids",))
@@ -26,9 +26,9 @@ def pass_at_k(inputs: AdvantageInputs, options: PassAtK) -> Float[Tensor, "n"]:
         arXiv:2503.19595, the leave-one-out form of the maximum.
     """
     rewards, ids = inputs.rewards, inputs.ids
-    best = group_rank(rewards, ids) == group_size(ids) - 1
+    best = rewards == group_max(rewards, ids)
+    ahead = best & (group_size(ids, where=best) == 1)
     lead = rewards - group_max(rewards, ids, where=~best)
     if options.standardise:
         lead = lead / (group_std(rewards, ids, unbiased=options.unbiased) + options.eps)
-    # A tie leads by 0, and 0 / 0 without eps is the rules' business only where the whole group is equal.
-    return torch.where(best & (lead > 0), lead, 0.0)
+    return torch.where(ahead, lead, 0.0)

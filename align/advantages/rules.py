@@ -247,10 +247,10 @@ def _masked(values: Tensor, mask: Tensor | None) -> Tensor:
 
 def _describe(ids: Int[Tensor, "n"], constant: Tensor, lonely: Tensor, n: int) -> dict[str, float]:
     """Counts of groups. `frac_reward_zero_std`: of the groups that can be compared, the share with equal rewards."""
-    comparable = group_count(ids[~lonely])
+    alone, equal = group_count(ids, lonely), group_count(ids, constant)
     return {
-        "frac_reward_zero_std": group_count(ids[constant]) / max(comparable, 1),
-        "singletons": float(group_count(ids[lonely])),
+        "frac_reward_zero_std": equal / max(group_count(ids) - alone, 1),
+        "singletons": float(alone),
         "unscored": float(n - len(ids)),
     }
 

@@ -16,7 +16,10 @@ Singleton: TypeAlias = Literal["zero", "raw", "error"]
 
 @dataclass(frozen=True, kw_only=True)
 class Gae:
-    """Generalised advantage estimation from a critic. Schulman et al., arXiv:1506.02438, equation 16."""
+    """Generalised advantage estimation from a critic. Schulman et al., arXiv:1506.02438, equation 16.
+
+    Use it with a trained critic and rewards on the way.
+    """
 
     kind: Literal["gae"] = "gae"
     """Selects this estimator."""
@@ -34,7 +37,10 @@ class Gae:
 
 @dataclass(frozen=True, kw_only=True)
 class Egae:
-    """GAE in which a truncated sample goes on at its last value. T-PPO, arXiv:2506.15050."""
+    """GAE in which a truncated sample goes on at its last value. T-PPO, arXiv:2506.15050.
+
+    Use it with a critic, where long answers are cut and go on in the next step.
+    """
 
     kind: Literal["egae"] = "egae"
     """Selects this estimator."""
@@ -54,7 +60,10 @@ class Egae:
 
 @dataclass(frozen=True, kw_only=True)
 class Returns:
-    """Discounted sum of the rewards from a position on: REINFORCE without a baseline."""
+    """Discounted sum of the rewards from a position on: REINFORCE without a baseline.
+
+    Use it as the plainest credit over time, with a baseline from elsewhere.
+    """
 
     kind: Literal["returns"] = "returns"
     """Selects this estimator."""
@@ -69,7 +78,10 @@ class Returns:
 
 @dataclass(frozen=True, kw_only=True)
 class PureMin:
-    """A chain of reasoning steps is worth its worst step. PURE, arXiv:2504.15275."""
+    """A chain of reasoning steps is worth its worst step. PURE, arXiv:2504.15275.
+
+    Use it with a process reward model: sums of step scores get exploited, minima much less.
+    """
 
     kind: Literal["pure_min"] = "pure_min"
     """Selects this estimator."""
@@ -89,7 +101,10 @@ class PureMin:
 
 @dataclass(frozen=True, kw_only=True)
 class Salt:
-    """GRPO, averaged over all rollouts that take the same step. arXiv:2510.20022 (second-hand)."""
+    """GRPO, averaged over all rollouts that take the same step. arXiv:2510.20022 (second-hand).
+
+    Use it where rollouts of a prompt pass through the same states: agents, games, trees.
+    """
 
     kind: Literal["salt"] = "salt"
     """Selects this estimator."""
@@ -109,7 +124,10 @@ class Salt:
 
 @dataclass(frozen=True, kw_only=True)
 class SpoChain:
-    """Change of the value from one cut to the next; cuts where the policy is unsure. SPO, arXiv:2505.23564."""
+    """Change of the value from one cut to the next; cuts where the policy is unsure. SPO, arXiv:2505.23564.
+
+    Use it with values at cuts of the text, from a critic or from extra rollouts.
+    """
 
     kind: Literal["spo_chain"] = "spo_chain"
     """Selects this estimator."""
@@ -125,7 +143,10 @@ class SpoChain:
 
 @dataclass(frozen=True, kw_only=True)
 class SpoTree:
-    """Value of a node minus the value of its parent, in a tree of rollouts. SPO, arXiv:2505.23564."""
+    """Value of a node minus the value of its parent, in a tree of rollouts. SPO, arXiv:2505.23564.
+
+    Use it with trees of rollouts that branch at fixed cuts.
+    """
 
     kind: Literal["spo_tree"] = "spo_tree"
     """Selects this estimator."""
@@ -141,7 +162,10 @@ class SpoTree:
 
 @dataclass(frozen=True, kw_only=True)
 class Tempo:
-    """GRPO plus a temporal difference where rollouts branch. arXiv:2509.18314 (reconstruction)."""
+    """GRPO plus a temporal difference where rollouts branch. arXiv:2509.18314 (reconstruction).
+
+    Use it where rollouts of a prompt share prefixes; elsewhere it is grpo.
+    """
 
     kind: Literal["tempo"] = "tempo"
     """Selects this estimator."""
@@ -157,7 +181,10 @@ class Tempo:
 
 @dataclass(frozen=True, kw_only=True)
 class Igpo:
-    """How much a turn raises the policy's confidence in the true answer. arXiv:2510.14967 (ICLR 2026)."""
+    """How much a turn raises the policy's confidence in the true answer. arXiv:2510.14967 (ICLR 2026).
+
+    Use it for agents whose true answer is known, where the outcome alone is too rare.
+    """
 
     kind: Literal["igpo"] = "igpo"
     """Selects this estimator."""
@@ -178,7 +205,10 @@ class Igpo:
 
 @dataclass(frozen=True, kw_only=True)
 class MarsTurn:
-    """Return from a turn on, minus the mean over all turns of the same player. MARS, arXiv:2510.15414."""
+    """Return from a turn on, minus the mean over all turns of the same player. MARS, arXiv:2510.15414.
+
+    Use it for games of several turns and several players.
+    """
 
     kind: Literal["mars_turn"] = "mars_turn"
     """Selects this estimator."""
@@ -188,7 +218,10 @@ class MarsTurn:
 
 @dataclass(frozen=True, kw_only=True)
 class MGrpo:
-    """Main agent and sub-agents, each compared with its kind. M-GRPO, arXiv:2511.13288."""
+    """Main agent and sub-agents, each compared with its kind. M-GRPO, arXiv:2511.13288.
+
+    Use it for a main agent that calls sub-agents.
+    """
 
     kind: Literal["m_grpo"] = "m_grpo"
     """Selects this estimator."""
@@ -206,7 +239,10 @@ class MGrpo:
 
 @dataclass(frozen=True, kw_only=True)
 class Gigpo:
-    """GRPO over episodes plus a comparison of all steps that start in the same state. arXiv:2505.10978."""
+    """GRPO over episodes plus a comparison of all steps that start in the same state. arXiv:2505.10978.
+
+    Use it for agents whose environment states recur over the rollouts of a prompt.
+    """
 
     kind: Literal["gigpo"] = "gigpo"
     """Selects this estimator."""
@@ -226,7 +262,10 @@ class Gigpo:
 
 @dataclass(frozen=True, kw_only=True)
 class BranchGrpo:
-    """Nodes of a denoising tree compared with the nodes of the same depth. BranchGRPO, arXiv:2509.06040."""
+    """Nodes of a denoising tree compared with the nodes of the same depth. BranchGRPO, arXiv:2509.06040.
+
+    Use it for denoising trees, compared depth by depth.
+    """
 
     kind: Literal["branch_grpo"] = "branch_grpo"
     """Selects this estimator."""
@@ -246,7 +285,10 @@ class BranchGrpo:
 
 @dataclass(frozen=True, kw_only=True)
 class TreeGrpo:
-    """Leaves compared with each other, then averaged towards the root. TreeGRPO, arXiv:2512.08153 (second-hand)."""
+    """Leaves compared with each other, then averaged towards the root. TreeGRPO, arXiv:2512.08153 (second-hand).
+
+    Use it for denoising trees, with credit flowing from the leaves up.
+    """
 
     kind: Literal["tree_grpo"] = "tree_grpo"
     """Selects this estimator."""
@@ -262,7 +304,10 @@ class TreeGrpo:
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceGain:
-    """Reward minus what the reference policy scored on the same prompt. No group is needed."""
+    """Reward minus what the reference policy scored on the same prompt. No group is needed.
+
+    Use it where every prompt has the reward of a reference policy; no group is needed.
+    """
 
     kind: Literal["reference_gain"] = "reference_gain"
     """Selects this estimator."""
@@ -274,7 +319,10 @@ class ReferenceGain:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbabilityMask:
-    """Only positions at which the policy was unsure keep their advantage. The mask of SPO, arXiv:2505.23564."""
+    """Only positions at which the policy was unsure keep their advantage. The mask of SPO, arXiv:2505.23564.
+
+    Use it after any base on texts, to train only where the policy was unsure.
+    """
 
     kind: Literal["probability_mask"] = "probability_mask"
     """Selects this shaper."""
@@ -284,7 +332,10 @@ class ProbabilityMask:
 
 @dataclass(frozen=True, kw_only=True)
 class NoveltyBonus:
-    """Adds a bonus for rarely seen states, global times episodic, compared within the group. Off by default."""
+    """Adds a bonus for rarely seen states, global times episodic, compared within the group. Off by default.
+
+    Use it after any base, where rewards are rare and states can be counted.
+    """
 
     kind: Literal["novelty_bonus"] = "novelty_bonus"
     """Selects this shaper."""

@@ -14,7 +14,10 @@ from align.config.numbers import Count, Decay, NonNegativeFloat, PositiveFloat, 
 
 @dataclass(frozen=True, kw_only=True)
 class ReinforcePP:
-    """Return of each token, whitened over all tokens of the batch: REINFORCE++. Hu, arXiv:2501.03262."""
+    """Return of each token, whitened over all tokens of the batch: REINFORCE++. Hu, arXiv:2501.03262.
+
+    Use it without groups, one answer per prompt: the whole batch is the baseline.
+    """
 
     kind: Literal["reinforce_pp"] = "reinforce_pp"
     """Selects this estimator."""
@@ -32,7 +35,10 @@ class ReinforcePP:
 
 @dataclass(frozen=True, kw_only=True)
 class ReinforcePPBaseline:
-    """Reward minus group mean, whitened over all tokens of the batch. Hu, arXiv:2501.03262."""
+    """Reward minus group mean, whitened over all tokens of the batch. Hu, arXiv:2501.03262.
+
+    Use it with groups and token-wise training, where groups are too small for a deviation of their own.
+    """
 
     kind: Literal["reinforce_pp_baseline"] = "reinforce_pp_baseline"
     """Selects this estimator."""
@@ -48,7 +54,10 @@ class ReinforcePPBaseline:
 
 @dataclass(frozen=True, kw_only=True)
 class Opo:
-    """reward - length-weighted mean of the group: OPO. Hao et al., arXiv:2505.23585."""
+    """reward - length-weighted mean of the group: OPO. Hao et al., arXiv:2505.23585.
+
+    Use it for texts of very different length; with equal lengths it is dr_grpo.
+    """
 
     kind: Literal["opo"] = "opo"
     """Selects this estimator."""
@@ -58,7 +67,10 @@ class Opo:
 
 @dataclass(frozen=True, kw_only=True)
 class Gpg:
-    """(reward - group mean) times samples over samples with a reward: GPG. Chu et al., arXiv:2504.02546."""
+    """(reward - group mean) times samples over samples with a reward: GPG. Chu et al., arXiv:2504.02546.
+
+    Use it where many groups give no signal and the step should keep its size all the same.
+    """
 
     kind: Literal["gpg"] = "gpg"
     """Selects this estimator."""
@@ -70,7 +82,10 @@ class Gpg:
 
 @dataclass(frozen=True, kw_only=True)
 class PassAtK:
-    """The best sample of a group gets its lead over the second best, all others 0. Tang et al., arXiv:2503.19595."""
+    """The best sample of a group gets its lead over the second best, all others 0. Tang et al., arXiv:2503.19595.
+
+    Use it where only the best of several answers counts, and diversity matters more than the average.
+    """
 
     kind: Literal["pass_at_k"] = "pass_at_k"
     """Selects this estimator."""
@@ -86,7 +101,10 @@ class PassAtK:
 
 @dataclass(frozen=True, kw_only=True)
 class Remax:
-    """reward - reward of a greedy rollout of the same prompt: ReMax. Li et al., arXiv:2310.10505."""
+    """reward - reward of a greedy rollout of the same prompt: ReMax. Li et al., arXiv:2310.10505.
+
+    Use it where one greedy answer per prompt is cheaper than a group.
+    """
 
     kind: Literal["remax"] = "remax"
     """Selects this estimator."""
@@ -94,7 +112,10 @@ class Remax:
 
 @dataclass(frozen=True, kw_only=True)
 class PsrNsr:
-    """Learn from successes, from failures, or mostly from failures: PSR, NSR, W-REINFORCE. arXiv:2506.01347."""
+    """Learn from successes, from failures, or mostly from failures: PSR, NSR, W-REINFORCE. arXiv:2506.01347.
+
+    Use it for right/wrong rewards without groups; mostly failures keep answers diverse.
+    """
 
     kind: Literal["psr_nsr"] = "psr_nsr"
     """Selects this estimator."""
@@ -108,7 +129,10 @@ class PsrNsr:
 
 @dataclass(frozen=True, kw_only=True)
 class Ngrpo:
-    """Group z-score with a virtual best sample in every group: NGRPO. Nan et al., arXiv:2509.18851."""
+    """Group z-score with a virtual best sample in every group: NGRPO. Nan et al., arXiv:2509.18851.
+
+    Use it where groups that fail as a whole should teach something, too; needs the best possible reward.
+    """
 
     kind: Literal["ngrpo"] = "ngrpo"
     """Selects this estimator."""
@@ -126,7 +150,10 @@ class Ngrpo:
 
 @dataclass(frozen=True, kw_only=True)
 class Bnpo:
-    """Group-centred reward, weighted by a Beta density of the group's success rate: BNPO. arXiv:2506.02864."""
+    """Group-centred reward, weighted by a Beta density of the group's success rate: BNPO. arXiv:2506.02864.
+
+    Use it for rewards in a known range, best right/wrong, whose success rates drift over the training.
+    """
 
     kind: Literal["bnpo"] = "bnpo"
     """Selects this estimator."""
@@ -144,7 +171,10 @@ class Bnpo:
 
 @dataclass(frozen=True, kw_only=True)
 class Canon:
-    """Compare a sample with the half of its group that has a higher or lower metric: CANON. arXiv:2509.23962."""
+    """Compare a sample with the half of its group that has a higher or lower metric: CANON. arXiv:2509.23962.
+
+    Use it to compare by a second number (length, entropy, sharpness) without rewarding it directly.
+    """
 
     kind: Literal["canon"] = "canon"
     """Selects this estimator."""
@@ -170,7 +200,10 @@ class Canon:
 
 @dataclass(frozen=True, kw_only=True)
 class CopoConsistency:
-    """Comparisons within and between groups, blended by how far the answers agree: COPO. arXiv:2508.04138."""
+    """Comparisons within and between groups, blended by how far the answers agree: COPO. arXiv:2508.04138.
+
+    Use it where the final answers can be compared as texts and many groups agree on one.
+    """
 
     kind: Literal["copo_consistency"] = "copo_consistency"
     """Selects this estimator."""
@@ -201,7 +234,10 @@ class CopoConsistency:
 
 @dataclass(frozen=True, kw_only=True)
 class DrpoDecoupled:
-    """Correct samples weighted by a preference for short ones, apart from wrong ones: DRPO. arXiv:2510.04474."""
+    """Correct samples weighted by a preference for short ones, apart from wrong ones: DRPO. arXiv:2510.04474.
+
+    Use it to shorten correct answers without punishing long ones that are right; replaces the surrogate loss.
+    """
 
     kind: Literal["drpo_decoupled"] = "drpo_decoupled"
     """Selects this estimator."""
@@ -217,7 +253,10 @@ class DrpoDecoupled:
 
 @dataclass(frozen=True, kw_only=True)
 class HapoTokenGroup:
-    """Token-weighted group z-score, and the entropy positions of HAPO's loss. arXiv:2509.16591."""
+    """Token-weighted group z-score, and the entropy positions of HAPO's loss. arXiv:2509.16591.
+
+    Use it for texts of different length, with token-wise losses; with equal lengths nearly grpo.
+    """
 
     kind: Literal["hapo_token_group"] = "hapo_token_group"
     """Selects this estimator."""
@@ -237,7 +276,10 @@ class HapoTokenGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class DdpoTracked:
-    """z-score against the last rewards of the same prompt over the steps: DDPO. Black et al., arXiv:2305.13301."""
+    """z-score against the last rewards of the same prompt over the steps: DDPO. Black et al., arXiv:2305.13301.
+
+    Use it with one or few pictures per prompt and step, where prompts come back.
+    """
 
     kind: Literal["ddpo_tracked"] = "ddpo_tracked"
     """Selects this estimator."""
@@ -253,7 +295,10 @@ class DdpoTracked:
 
 @dataclass(frozen=True, kw_only=True)
 class NegativeOnly:
-    """Only the negative advantages: GRPO-N (a reconstruction)."""
+    """Only the negative advantages: GRPO-N (a reconstruction).
+
+    Use it after any base, to push failures down and leave successes alone.
+    """
 
     kind: Literal["negative_only"] = "negative_only"
     """Selects this shaper."""
@@ -261,7 +306,10 @@ class NegativeOnly:
 
 @dataclass(frozen=True, kw_only=True)
 class XrpoNovelty:
-    """More for correct answers that were unlikely: XRPO (a reconstruction). arXiv:2510.06672."""
+    """More for correct answers that were unlikely: XRPO (a reconstruction). arXiv:2510.06672.
+
+    Use it after any base, to favour right answers that the policy finds unlikely.
+    """
 
     kind: Literal["xrpo_novelty"] = "xrpo_novelty"
     """Selects this shaper."""
@@ -273,7 +321,10 @@ class XrpoNovelty:
 
 @dataclass(frozen=True, kw_only=True)
 class Ucas:
-    """Damp what is confident and right, punish what is confident and wrong: UCAS. arXiv:2510.10649."""
+    """Damp what is confident and right, punish what is confident and wrong: UCAS. arXiv:2510.10649.
+
+    Use it after grpo, where the policy is confidently wrong.
+    """
 
     kind: Literal["ucas"] = "ucas"
     """Selects this shaper."""
@@ -293,7 +344,10 @@ class Ucas:
 
 @dataclass(frozen=True, kw_only=True)
 class AspoTool:
-    """More for correct answers that call a tool early: ASPO. arXiv:2508.19201."""
+    """More for correct answers that call a tool early: ASPO. arXiv:2508.19201.
+
+    Use it after a base, for agents that should call a tool early.
+    """
 
     kind: Literal["aspo_tool"] = "aspo_tool"
     """Selects this shaper."""
@@ -307,7 +361,10 @@ class AspoTool:
 
 @dataclass(frozen=True, kw_only=True)
 class VerlEffectiveRank:
-    """More for responses whose hidden states spread over more dimensions than usual: VERL. arXiv:2509.23808."""
+    """More for responses whose hidden states spread over more dimensions than usual: VERL. arXiv:2509.23808.
+
+    Use it after a base, where hidden states are at hand and exploration dries up.
+    """
 
     kind: Literal["verl_effective_rank"] = "verl_effective_rank"
     """Selects this shaper."""

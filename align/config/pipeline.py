@@ -40,7 +40,10 @@ from align.config.shaping import Combine, FixedWeights, Transform, WeightedSum, 
 
 @dataclass(frozen=True, kw_only=True)
 class Grpo:
-    """(reward - group mean) / (std + eps). Shao et al., arXiv:2402.03300, section 4.1.2."""
+    """(reward - group mean) / (std + eps). Shao et al., arXiv:2402.03300, section 4.1.2.
+
+    Use it as the plain default: every prompt weighs alike, however far its rewards spread.
+    """
 
     kind: Literal["grpo"] = "grpo"
     """Selects this estimator."""
@@ -60,7 +63,10 @@ class Grpo:
 
 @dataclass(frozen=True, kw_only=True)
 class DrGrpo:
-    """reward - group mean. Liu et al., arXiv:2503.20783, section 3."""
+    """reward - group mean. Liu et al., arXiv:2503.20783, section 3.
+
+    Use it where the unit of the rewards means something, or prompts whose rewards hardly differ should hardly count.
+    """
 
     kind: Literal["dr_grpo"] = "dr_grpo"
     """Selects this estimator."""
@@ -70,7 +76,10 @@ class DrGrpo:
 
 @dataclass(frozen=True, kw_only=True)
 class Rloo:
-    """reward - mean of the other samples of the group. Ahmadian et al., arXiv:2402.14740, section 3."""
+    """reward - mean of the other samples of the group. Ahmadian et al., arXiv:2402.14740, section 3.
+
+    Use it like dr_grpo, for an unbiased baseline in small groups.
+    """
 
     kind: Literal["rloo"] = "rloo"
     """Selects this estimator."""
@@ -80,7 +89,10 @@ class Rloo:
 
 @dataclass(frozen=True, kw_only=True)
 class FlowGrpo:
-    """Group mean, standard deviation of the whole batch, population form, + 1e-4: Flow-GRPO and AWM as released."""
+    """Group mean, standard deviation of the whole batch, population form, + 1e-4: Flow-GRPO and AWM as released.
+
+    Use it for pictures with continuous scores: tiny differences of one prompt stay tiny. The default of AWM here.
+    """
 
     kind: Literal["flow_grpo"] = "flow_grpo"
     """Selects this estimator."""

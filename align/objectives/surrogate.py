@@ -45,7 +45,9 @@ def clipped_surrogate(
     difference = log_ratio(log_probs, old_log_probs)
     # Where A is 0, rho is never formed: 0 * inf would be NaN, in the loss or in its gradient.
     ratio = torch.where(advantages == 0, 0.0, difference).exp()
-    lowest, highest = (torch.as_tensor(bound).to(ratio) for bound in (1 - clip_low, 1 + clip_high))
+    # In the ratio's own precision from the start: a plain number would pass through float32.
+    lowest = 1 - torch.as_tensor(clip_low, dtype=ratio.dtype, device=ratio.device)
+    highest = 1 + torch.as_tensor(clip_high, dtype=ratio.dtype, device=ratio.device)
     loss = torch.maximum(-advantages * ratio, -advantages * ratio.clamp(lowest, highest))
     if dual_clip is None:
         return loss
