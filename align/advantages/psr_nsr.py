@@ -24,7 +24,7 @@ SIGNALS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 def psr_nsr(inputs: AdvantageInputs, options: PsrNsr) -> Float[Tensor, "n"]:
     """A number per sample, without any comparison.
 
-        A_i = 0.1 r_i where correct, -1 elsewhere: `weighted`, the default
+        A_i = 0.1 r_i where correct, -1 elsewhere        the default, weighted
 
         signal      correct      wrong
         positive    r            0            PSR

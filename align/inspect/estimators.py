@@ -69,13 +69,20 @@ def describe(kind: str) -> Description:
     return Description(
         kind=kind,
         stage=entry.stage,
-        what=re.split(r"\.(?: |$)", _one_line(first))[0],
+        what=_what(_one_line(first)),
         formula=formula,
         needs=_needs(entry),
         use=use,
         scope=_scope(entry),
         source=_linked(_one_line(source)),
     )
+
+
+def _what(first: str) -> str:
+    """The first sentence, and how sure the form is where the sentence behind it says so."""
+    sentence = re.split(r"\.(?: |$)", first)[0]
+    doubt = re.search(r"\((reconstruction|second-hand)\)", first.removeprefix(sentence))
+    return f"{sentence} {doubt[0]}" if doubt else sentence
 
 
 def _formula(lines: list[str]) -> str:
