@@ -1,6 +1,6 @@
 """How fast advantages are computed: ratios in one process on one core, each by one command.
 
-    python benchmarks/advantages.py groups    262,144 rewards in groups of 16 against the loop over groups of public trainers
+    python benchmarks/advantages.py groups    262,144 rewards in groups of 16 against public trainers' loop over groups
     python benchmarks/advantages.py tokens    tempo, salt, spo_tree on 512 rollouts x 1,024 tokens; growth with the tokens
 
 Every time is the median of several runs and includes all checks and statistics of `estimate`. The loops are written
@@ -152,6 +152,11 @@ def measured(call: Callable[[], Answer], times: int) -> tuple[float, Answer]:
     return statistics.median(found), answer
 
 
+def once(call: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    return measured(call, 1)[0]
+
+
 def groups(samples: int = SAMPLES, times: int = 3) -> dict[str, float]:
     """Loop seconds over our seconds, for every kind; prints a line each.
 
@@ -197,12 +202,14 @@ def fit(x: list[float], y: list[float]) -> tuple[float, float]:
     return slope, 1 - rest / sum((b - statistics.fmean(y)) ** 2 for b in y)
 
 
-def tokens(times: int = 7) -> dict[str, float]:
+def tokens(times: int = 9) -> dict[str, float]:
     """Seconds of each tree estimator at 512 x 1,024; prints the growth with the number of tokens."""
     batches = {length: branching(ROLLOUTS, length) for length in LENGTHS}
     found = {}
     for kind in TREES:
-        took = [measured(lambda kind=kind, b=batches[length]: estimate(kind, b), times)[0] for length in LENGTHS]
+        # One length after the other, again and again: what else the machine does meets all of them alike.
+        rounds = [[once(lambda kind=kind, batch=batch: estimate(kind, batch)) for batch in batches.values()] for _ in range(times)]
+        took = [statistics.median(column) for column in zip(*rounds, strict=True)]
         found[kind] = took[LENGTHS.index(TOKENS)]
         slope, straight = fit([float(length) for length in LENGTHS], took)
         exponent, _ = fit([math.log(length) for length in LENGTHS], [math.log(value) for value in took])

@@ -179,7 +179,7 @@ def compared_samples() -> Iterator[tuple[str, Tensor]]:
 def figure(path: Path) -> None:
     """All estimators of whole samples on the same three groups: a row each, a number and a colour per sample.
 
-    Blue is pushed up and orange is pushed down, each row in its own unit: colours compare within a row.
+    Purple is pushed up and orange is pushed down, each row in its own unit: colours compare within a row.
     """
     import matplotlib
 
@@ -194,7 +194,8 @@ def figure(path: Path) -> None:
     axes.imshow(colours, cmap="PuOr", norm=TwoSlopeNorm(0, -1.6, 1.6), aspect="auto")
     for y, (_, values) in enumerate(rows):
         for x, value in enumerate(values.tolist()):
-            axes.text(x, y, "0" if value == 0 else f"{value:+.2f}", ha="center", va="center", fontsize=8)
+            ink = "white" if colours[y, x] > 0.7 else "black"
+            axes.text(x, y, "0" if value == 0 else f"{value:+.2f}", ha="center", va="center", fontsize=8, color=ink)
     rewards = [f"{reward:.2f}" for group in REWARDS for reward in group]
     axes.set_xticks(range(groups * size), rewards)
     axes.xaxis.tick_top()
