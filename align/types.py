@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -118,12 +118,21 @@ class Batch(Protocol):
     `samples`, `rewards` and `signal` are for the record (pictures, tables, metrics) and may be None for off-line data.
     """
 
-    samples: Samples | None
-    rewards: RewardTable | None
-    signal: Signal | None
+    @property
+    def samples(self) -> Samples | None: ...
+
+    @property
+    def rewards(self) -> RewardTable | None: ...
+
+    @property
+    def signal(self) -> Signal | None: ...
 
     def __len__(self) -> int: ...
 
-    def select(self, rows: Tensor) -> Batch:
+    def select(self, rows: Tensor) -> Self:
         """The rows (int64 positions in this batch), in that order."""
         ...
+
+
+BatchT = TypeVar("BatchT", bound=Batch)
+"""The batches of one algorithm."""

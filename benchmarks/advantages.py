@@ -1,7 +1,7 @@
 """How fast advantages are computed: ratios in one process on one core, each by one command.
 
     python benchmarks/advantages.py groups    262,144 rewards in groups of 16 against public trainers' loop over groups
-    python benchmarks/advantages.py tokens    tempo, salt, spo_tree on 512 rollouts x 1,024 tokens; growth with the tokens
+    python benchmarks/advantages.py tokens    tempo, salt, spo_tree on 512 rollouts x 1,024 tokens, and their growth
 
 Every time is the median of several runs and includes all checks and statistics of `estimate`. The loops are written
 here, once per estimator, the way public trainers do it: a dictionary from id to a list of scores, `torch.mean` and
@@ -174,11 +174,14 @@ def groups(samples: int = SAMPLES, times: int = 3) -> dict[str, float]:
         if kind not in LOOPS:
             raise ValueError(f"{kind} has no loop to be compared with: write `loop_{kind}` in this file.")
         names = ids.tolist()
-        slow, loop = measured(lambda kind=kind, names=names: LOOPS[kind](rewards, names, lengths), times)
-        fast, ours = measured(lambda kind=kind: estimate(kind, inputs).advantages, 3 * times)
+        rounds = []  # side by side, so that what else the machine does meets both
+        for _ in range(times):
+            slow, loop = measured(lambda kind=kind, names=names: LOOPS[kind](rewards, names, lengths), 1)
+            fast, ours = measured(lambda kind=kind: estimate(kind, inputs).advantages, 3)
+            rounds.append((slow / fast, slow, fast))
         if not torch.allclose(loop, ours, rtol=1e-3, atol=1e-4):  # the loops sum in float32
             raise ValueError(f"{kind}: loop and estimator differ by up to {float((loop - ours).abs().max()):g}.")
-        ratios[kind] = slow / fast
+        ratios[kind], slow, fast = sorted(rounds)[len(rounds) // 2]
         print(f"{kind:24}{slow:8.2f} s loop {1000 * fast:8.1f} ms ours {ratios[kind]:8.0f} x", flush=True)
     return ratios
 
@@ -208,7 +211,10 @@ def tokens(times: int = 9) -> dict[str, float]:
     found = {}
     for kind in TREES:
         # One length after the other, again and again: what else the machine does meets all of them alike.
-        rounds = [[once(lambda kind=kind, batch=batch: estimate(kind, batch)) for batch in batches.values()] for _ in range(times)]
+        rounds = [
+            [once(lambda kind=kind, batch=batch: estimate(kind, batch)) for batch in batches.values()]
+            for _ in range(times)
+        ]
         took = [statistics.median(column) for column in zip(*rounds, strict=True)]
         found[kind] = took[LENGTHS.index(TOKENS)]
         slope, straight = fit([float(length) for length in LENGTHS], took)

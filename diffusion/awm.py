@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from jaxtyping import Float
@@ -138,7 +138,8 @@ class Awm:
         """Inverse of `state_dict`. Where the lagged policy was off before, it starts from the current weights."""
         current = self._policy.state_dict()
         for name, weight in self._lagged.items():
-            weight.copy_(state.get(_LAGGED + name, current[name]))
+            saved = state.get(_LAGGED + name, current[name])
+            weight.copy_(cast("Tensor", saved))  # under this prefix `state_dict` puts weights only
         pipeline = {name.removeprefix(_PIPELINE): value for name, value in state.items() if name.startswith(_PIPELINE)}
         self._collector.pipeline.load_state_dict(pipeline)
 

@@ -199,7 +199,7 @@ class Collector:
         values = self._processes.gather_rows(own.values)
         problems = merge_problems(self._processes.gather_objects(own.problems))
         everything = replace(own, values=values[gathered_index.argsort()], problems=problems)
-        signal = self.pipeline(everything, group_ids, **inputs)
+        signal = self.pipeline(everything, group_ids, update=True, **inputs)
         if signal.scores.isnan().all():
             raise AllUnscored(everything.problems)
         return signal.select(index)

@@ -82,10 +82,11 @@ class Evaluation:
 
         Prompts are drawn, not pictures: pictures of one prompt resemble each other.
         """
-        rows = [row for row in self.rows if group in (None, row.group) and row.rewards[name] is not None]
-        if not rows:
+        rows = [(row.rewards[name], row.prompt) for row in self.rows if group in (None, row.group)]
+        scored = [(value, prompt) for value, prompt in rows if value is not None]
+        if not scored:
             return None
-        return bootstrap_mean_interval([row.rewards[name] for row in rows], clusters=[row.prompt for row in rows])
+        return bootstrap_mean_interval([value for value, _ in scored], clusters=[prompt for _, prompt in scored])
 
     def metrics(self) -> dict[str, float]:
         """`eval/<reward>/mean` and `eval/<reward>/<class>`, without intervals."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from align.engine.batching import micro_cuts, unit_count
 from align.engine.distributed import Processes
 from align.errors import AlignError
-from align.types import Batch, LossOutput
+from align.types import Batch, BatchT, LossOutput
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -91,7 +91,7 @@ class Accumulator:
         self._global_units = sum(units for _, units in counts)
         self._counted = 0
 
-    def micro_batches(self, rows: Batch) -> Iterator[Batch]:
+    def micro_batches(self, rows: BatchT) -> Iterator[BatchT]:
         """Cut the rows; gradients travel between processes with the last piece only."""
         cuts = micro_cuts(len(rows), self._size)
         for cut in cuts:

@@ -7,21 +7,21 @@ from typing import Protocol
 
 from torch import Tensor
 
-from align.types import Batch, LossOutput
+from align.types import BatchT, LossOutput
 
 
-class Algorithm(Protocol):
-    """A method, as the one loop sees it."""
+class Algorithm(Protocol[BatchT]):
+    """A method, as the one loop sees it. It gets back the batches that it collects, whole or in pieces."""
 
-    def collect(self, step: int) -> Batch:
+    def collect(self, step: int) -> BatchT:
         """Roll out, score, shape and compare; or read the next pairs. Returns this process's rows."""
         ...
 
-    def prepare_update(self, update: int, rows: Batch) -> None:
+    def prepare_update(self, update: int, rows: BatchT) -> None:
         """Called before the micro-batches of update `update` (0, 1, ...) of this step; for old log-probabilities."""
         ...
 
-    def loss(self, micro: Batch) -> LossOutput:
+    def loss(self, micro: BatchT) -> LossOutput:
         """Loss of a micro-batch, with gradient."""
         ...
 

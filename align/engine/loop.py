@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from align.engine.algorithm import Algorithm
 from align.engine.run import Outcome, Run
+from align.types import BatchT
 
 
-def train(run: Run, algorithm: Algorithm) -> Outcome:
+def train(run: Run, algorithm: Algorithm[BatchT]) -> Outcome:
     """Train until the last step, or until somebody asks for a stop; the run folder holds everything afterwards."""
     with run.session(algorithm):
         for step in run.steps():

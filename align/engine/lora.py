@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,14 @@ from align.errors import AlignError
 
 _ADAPTER = "default"
 _ADAPTABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
+
+
+class AdapterLayer(Protocol):
+    """What we use of peft's layers."""
+
+    lora_dropout: nn.ModuleDict
+
+    def enable_adapters(self, enabled: bool) -> None: ...
 
 
 class TrainingDropout(nn.Dropout):
@@ -52,13 +61,13 @@ def inject(module: nn.Module, config: LoraConfig, targets: Sequence[str], *, see
     module.requires_grad_(False)
     settings = PeftConfig(
         r=config.rank,
-        lora_alpha=config.alpha,
+        lora_alpha=cast("int", config.alpha),  # declared int; peft only divides it by the rank
         target_modules=list(targets),
         lora_dropout=config.dropout,
         init_lora_weights="gaussian",
     )
     if hasattr(module, "add_adapter"):  # diffusers and transformers models keep books on their adapters
-        module.add_adapter(settings, adapter_name=_ADAPTER)
+        cast("Any", module).add_adapter(settings, adapter_name=_ADAPTER)  # Any: two libraries' mixins, no common type
     else:
         inject_adapter_in_model(settings, module, _ADAPTER)
     weights = {_stable(name): weight for name, weight in module.named_parameters() if f".{_ADAPTER}." in name}
@@ -89,7 +98,7 @@ def check_targets(module: nn.Module, targets: Sequence[str]) -> None:
         )
 
 
-def is_adapter_layer(layer: nn.Module) -> bool:
+def is_adapter_layer(layer: nn.Module) -> TypeGuard[AdapterLayer]:
     """Whether a layer carries an adapter."""
     return hasattr(layer, "lora_A") and hasattr(layer, "enable_adapters")
 
@@ -111,5 +120,5 @@ def _initialise(weights: Mapping[str, nn.Parameter], rank: int, seed: int) -> No
 
 def _use_training_dropout(module: nn.Module) -> None:
     for layer in module.modules():
-        if is_adapter_layer(layer) and isinstance(layer.lora_dropout[_ADAPTER], nn.Dropout):
-            layer.lora_dropout[_ADAPTER] = TrainingDropout(layer.lora_dropout[_ADAPTER].p)
+        if is_adapter_layer(layer) and isinstance(dropout := layer.lora_dropout[_ADAPTER], nn.Dropout):
+            layer.lora_dropout[_ADAPTER] = TrainingDropout(dropout.p)

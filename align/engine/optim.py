@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class Scaler(Protocol):
-    """What we use of torch's GradScaler."""
+    """What we use of torch's GradScaler (Any: its state, which only it reads)."""
 
     def unscale_(self, optimizer: torch.optim.Optimizer) -> None: ...
 
@@ -34,9 +34,9 @@ class Scaler(Protocol):
 
     def update(self) -> None: ...
 
-    def state_dict(self) -> dict[str, float | int]: ...
+    def state_dict(self) -> dict[str, Any]: ...
 
-    def load_state_dict(self, state: dict[str, float | int]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any], /) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +160,7 @@ class Optimizer:
         prefix = "scaler/"
         scaling = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         if self._scaler is not None and scaling:
-            self._scaler.load_state_dict(scaling)  # type: ignore[arg-type]  # numbers only under this prefix
+            self._scaler.load_state_dict(scaling)
 
 
 def clip_gradients(weights: list[nn.Parameter], largest: float | None) -> float:

@@ -93,10 +93,10 @@ class Bar:
 
 def open_progress(done: int, total: int, *, is_main: bool, out: TextIO | None = None) -> Progress:
     """The bar on a terminal, lines elsewhere, nothing on other processes."""
-    out = out or sys.stdout
+    stream = sys.stdout if out is None else out
     if not is_main:
         return Silent()
-    return Bar(done, total) if out.isatty() else Lines(done, total, out)
+    return Bar(done, total) if stream.isatty() else Lines(done, total, stream)
 
 
 def headline(metrics: Mapping[str, float]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from align.engine.distributed import Processes
 from align.engine.folder import RunFolder
@@ -67,7 +68,8 @@ def write_samples(folder: RunFolder, step: int, batch: Batch, pictures: int, pro
         path.parent.mkdir(exist_ok=True)
         samples.images[place].save(path)
         row["image"] = str(path.relative_to(folder.path))
-    gathered = sorted((row for part in processes.gather_objects(rows) for row in part), key=lambda row: row["index"])
+    everywhere = [row for part in processes.gather_objects(rows) for row in part]
+    gathered = sorted(everywhere, key=lambda row: cast("int", row["index"]))  # as `sample_rows` makes it
     if not processes.is_main:
         return []
     lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in gathered)

@@ -16,7 +16,6 @@ import torch
 from align.engine import random_state
 from align.engine.accumulation import Accumulator
 from align.engine.adapters import Policy
-from align.engine.algorithm import Algorithm
 from align.engine.batching import even_cuts
 from align.engine.distributed import Processes
 from align.engine.ema import Ema
@@ -29,7 +28,7 @@ from align.engine.saving import Saver, Stateful
 from align.engine.settings import RunSettings
 from align.engine.timers import Timers
 from align.engine.trackers import check_trackers
-from align.types import Batch, LossOutput
+from align.types import Batch, BatchT, LossOutput
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -117,7 +116,7 @@ class Run:
                 yield "ema"
 
     @contextmanager
-    def session(self, algorithm: Algorithm) -> Iterator[None]:
+    def session(self, algorithm: Stateful) -> Iterator[None]:
         """What has to be open while the loop runs. Takes up the newest checkpoint of a folder that was there before."""
         self.register("algorithm", algorithm)
         self._reporter = Reporter(self.processes, self.folder, self.settings, self.hooks, self.timers)
@@ -139,7 +138,7 @@ class Run:
         while self.step < self.settings.training.steps and self._stopped_by is None:
             yield self.step + 1
 
-    def updates(self, batch: Batch) -> Iterator[tuple[int, Batch]]:
+    def updates(self, batch: BatchT) -> Iterator[tuple[int, BatchT]]:
         """The optimiser updates of a step: their number and their rows on this process."""
         self._reports = []
         for update, cut in enumerate(even_cuts(len(batch), self.settings.training.updates_per_rollout)):
@@ -147,7 +146,7 @@ class Run:
             self._accumulator.begin(rows)
             yield update, rows
 
-    def micro_batches(self, rows: Batch) -> Iterator[Batch]:
+    def micro_batches(self, rows: BatchT) -> Iterator[BatchT]:
         """The rows of an update in pieces of `micro_batch_size`."""
         return self._accumulator.micro_batches(rows)
 

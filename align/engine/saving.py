@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -22,11 +22,14 @@ log = logging.getLogger(__name__)
 
 
 class Stateful(Protocol):
-    """Anything whose flat state belongs into a checkpoint: tensors and JSON scalars by name."""
+    """Anything whose flat state belongs into a checkpoint: tensors and JSON scalars by name.
+
+    `Any` when it is loaded: each part gets back what it gave, and may hold less than `State` allows (tensors only ...).
+    """
 
     def state_dict(self) -> State: ...
 
-    def load_state_dict(self, state: State) -> None: ...
+    def load_state_dict(self, state: Any) -> None: ...
 
 
 class CheckpointFailedError(AlignError):

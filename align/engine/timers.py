@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import torch
@@ -22,12 +22,16 @@ MODEL_WORK = ("encode", "rollout", "decode", "reward", "forward", "backward")
 """Stages that the method itself needs: network passes, decoding and rewards. The rest of a step is our overhead."""
 
 
-class Clock(Protocol):
+Mark = TypeVar("Mark")
+"""What a clock calls a moment."""
+
+
+class Clock(Protocol[Mark]):
     """Marks moments and measures between them."""
 
-    def mark(self) -> object: ...
+    def mark(self) -> Mark: ...
 
-    def seconds(self, start: object, end: object) -> float: ...
+    def seconds(self, start: Mark, end: Mark) -> float: ...
 
 
 class WallClock:
@@ -62,11 +66,11 @@ class Timers:
     long the training thread waits.
 
     Args:
-        clock: how moments are measured; chosen by `for_device`.
+        clock: how moments are measured; chosen by `for_device` (Any: only the clock looks into its marks).
     """
 
-    def __init__(self, clock: Clock | None = None) -> None:
-        self._clock: Clock = clock or WallClock()
+    def __init__(self, clock: Clock[Any] | None = None) -> None:
+        self._clock: Clock[Any] = clock or WallClock()
         self._thread = threading.get_ident()
         self._open: list[str] = []
         self._marks: list[tuple[object, str]] = [(self._clock.mark(), "")]

@@ -87,7 +87,7 @@ class WandB:
     """Weights & Biases; a resumed run goes on in the same run there."""
 
     def __init__(self, run: TrackedRun) -> None:
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]  # an optional extra
 
         self._library = wandb
         self._run = wandb.init(
@@ -116,7 +116,7 @@ class Trackio:
     """Trackio: local first, the names of Weights & Biases."""
 
     def __init__(self, run: TrackedRun) -> None:
-        import trackio
+        import trackio  # pyright: ignore[reportMissingImports]  # an optional extra
 
         self._library = trackio
         self._run = trackio.init(project=run.project, name=run.folder.name, config=dict(run.config), resume="allow")

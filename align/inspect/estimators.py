@@ -115,7 +115,7 @@ def _linked(source: str) -> str:
 
 
 def table() -> str:
-    """All estimators as one Markdown table: bases first, sample by sample before credit, then shapers, then the rest."""
+    """All estimators as one Markdown table: bases (whole samples, then credit over time), shapers, the rest."""
     rows = [describe(kind) for kind in available()]
     rows.sort(key=lambda row: (STAGES.index(row.stage), find(row.kind).granularity, row.kind))
     lines = [
@@ -157,7 +157,7 @@ def example() -> AdvantageInputs:
         lengths=lengths,
         mask=mask,
         metric=torch.tensor([0.1, 0.4, 0.2, 0.3])[place],
-        answers=[text for text in ("a", "b", "b", "c") * 3],
+        answers=list("abbc" * 3),
         correct=(rewards >= 0.9),
         greedy_rewards=torch.full((12,), 0.5),
         reference_rewards=torch.full((12,), 0.5),
@@ -191,7 +191,7 @@ def figure(path: Path) -> None:
     groups, size = len(REWARDS), len(REWARDS[0])
     plot, axes = pyplot.subplots(figsize=(10, 0.34 * len(rows) + 1.7))
     colours = torch.stack([values / values.abs().max().clamp(min=1e-12) for _, values in rows])
-    axes.imshow(colours, cmap="PuOr", norm=TwoSlopeNorm(0, -1.6, 1.6), aspect="auto")
+    axes.imshow(colours.numpy(), cmap="PuOr", norm=TwoSlopeNorm(0, -1.6, 1.6), aspect="auto")
     for y, (_, values) in enumerate(rows):
         for x, value in enumerate(values.tolist()):
             ink = "white" if colours[y, x] > 0.7 else "black"

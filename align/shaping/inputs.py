@@ -67,7 +67,8 @@ def check_collected(config: PipelineConfig, collected: Iterable[str]) -> None:
     missing = missing_inputs(config, collected)
     if missing:
         needs = "; ".join(f"{kind} needs {', '.join(f'`{name}`' for name in names)}" for kind, names in missing.items())
+        brought = ", ".join(dict.fromkeys((*ALWAYS[:-1], *collected)))
         raise ValueError(
-            f"{needs}. A rollout here brings: {', '.join((*ALWAYS[:-1], *collected))}. Choose an estimator that does "
-            f"without, or fill one of {', '.join(FROM_REWARD)} from a reward: `pipeline.inputs: {{metric: my_reward}}`."
+            f"{needs}. A rollout here brings: {brought}. Choose an estimator that does without, or fill one of "
+            f"{', '.join(FROM_REWARD)} from a reward: `pipeline.inputs: {{metric: my_reward}}`."
         )

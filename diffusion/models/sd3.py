@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import diffusers.utils.logging
 import torch
@@ -105,7 +105,8 @@ class StableDiffusion3:
 
     @staticmethod
     def _read(config: Sd3Model, source: str, dtypes: dict[str, torch.dtype]) -> StableDiffusion3Pipeline:
-        index = dict(StableDiffusion3Pipeline.load_config(source, revision=config.revision))
+        # One dict (Any: JSON values); diffusers annotates what other arguments would return.
+        index = cast("dict[str, Any]", StableDiffusion3Pipeline.load_config(source, revision=config.revision))
         # diffusers insists on hearing that a part which the folder marks as absent (T5) is absent.
         absent = {name: None for name, part in index.items() if isinstance(part, list) and part[0] is None}
         if t5_tokens(config.path, config.max_sequence_length) == 0:
@@ -201,7 +202,8 @@ class StableDiffusion3:
         z = latents.to(vae.device, torch.float32) / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
         with torch.autocast(vae.device.type, enabled=False):
             pixels = vae.decode(z, return_dict=False)[0]
-        return list(self.pipeline.image_processor.postprocess(pixels, output_type="pil"))
+        # "pil" always gives a list; diffusers annotates all its output types at once.
+        return cast("list[Image]", self.pipeline.image_processor.postprocess(pixels, output_type="pil"))
 
     def lora_targets(self, names: str | Sequence[str]) -> tuple[str, ...]:
         """Module-name endings of `attention`, `feed_forward` or `all_linear` (every linear layer of the blocks)."""
@@ -247,7 +249,8 @@ class StableDiffusion3:
             do_classifier_free_guidance=False,
             max_sequence_length=self.max_sequence_length,
         )
-        return Conditioning({"embeddings": embeddings, "pooled": pooled})
+        # Only the negative embeddings, left out here, may be None; diffusers annotates all four alike.
+        return Conditioning({"embeddings": cast("Tensor", embeddings), "pooled": cast("Tensor", pooled)})
 
     def _velocity(self, network: nn.Module, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         dtype = self.pipeline.transformer.pos_embed.proj.weight.dtype  # of the base; adapters are always float32

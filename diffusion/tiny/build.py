@@ -15,6 +15,7 @@ would be. They carry nothing and cost four fifths of the transformer's time, so 
 
 import itertools
 from collections.abc import Sequence
+from typing import cast
 
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 from torch import nn
@@ -24,7 +25,7 @@ from transformers import (
     CLIPTokenizer,
     T5Config,
     T5EncoderModel,
-    T5TokenizerFast,
+    T5Tokenizer,
 )
 
 from diffusion.tiny import world
@@ -47,9 +48,10 @@ def autoencoder() -> AutoencoderKL:
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(16, 32, 32, 64),
+        # One entry per level; diffusers annotates tuples of length one.
+        down_block_types=cast("tuple[str]", ("DownEncoderBlock2D",) * 4),
+        up_block_types=cast("tuple[str]", ("UpDecoderBlock2D",) * 4),
+        block_out_channels=cast("tuple[int]", (16, 32, 32, 64)),
         layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
         norm_num_groups=8,
@@ -95,9 +97,10 @@ def text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
         num_hidden_layers=3,
         num_attention_heads=2,
         max_position_embeddings=CONTEXT_TOKENS,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        # transformers finds these attributes by name and annotates them together with lists and texts.
+        bos_token_id=cast("int", tokenizer.bos_token_id),
+        eos_token_id=cast("int", tokenizer.eos_token_id),
+        pad_token_id=cast("int", tokenizer.pad_token_id),
     )
     return CLIPTextModelWithProjection(config)
 
@@ -139,7 +142,8 @@ def tokenizer() -> CLIPTokenizer:
     pairs = merges(world.words())
     pieces = dict.fromkeys([*letters, *(f"{letter}</w>" for letter in letters), *map("".join, pairs), _BEGIN, _END])
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
-    return CLIPTokenizer(vocab=vocabulary, merges=pairs, model_max_length=CONTEXT_TOKENS)
+    rules = cast("list[str]", pairs)  # transformers' own merges are pairs, too, whatever its annotation
+    return CLIPTokenizer(vocab=vocabulary, merges=rules, model_max_length=CONTEXT_TOKENS)
 
 
 def silent_t5() -> T5EncoderModel:
@@ -155,9 +159,9 @@ def silent_t5() -> T5EncoderModel:
     return encoder
 
 
-def t5_tokenizer() -> T5TokenizerFast:
+def t5_tokenizer() -> T5Tokenizer:
     """A tokenizer for it, to which every word is unknown."""
-    return T5TokenizerFast(vocab=_T5_PIECES, extra_ids=0, model_max_length=256)
+    return T5Tokenizer(vocab=_T5_PIECES, extra_ids=0, model_max_length=256)
 
 
 def assemble(

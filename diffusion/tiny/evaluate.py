@@ -13,13 +13,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from align.statistics import Interval, wilson_interval
 from diffusion.tiny import model_path, reward, world
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusion3Pipeline
+    from diffusers.pipelines.stable_diffusion_3.pipeline_output import StableDiffusion3PipelineOutput
     from PIL import Image
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
@@ -48,7 +49,7 @@ def load(folder: Path) -> "StableDiffusion3Pipeline":
 
     pipeline = DiffusionPipeline.from_pretrained(folder, text_encoder_3=None, tokenizer_3=None)
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return cast("StableDiffusion3Pipeline", pipeline)  # the folder names the class
 
 
 def draw(
@@ -67,13 +68,14 @@ def draw(
     images = []
     for start in range(0, len(prompts), batch_size):
         rows = slice(start, start + batch_size)
-        images += pipeline(
+        drawn = pipeline(
             prompt=list(prompts[rows]),
             generator=[torch.Generator().manual_seed(seed) for seed in seeds[rows]],
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             max_sequence_length=max_sequence_length,
-        ).images
+        )
+        images += cast("StableDiffusion3PipelineOutput", drawn).images  # a tuple only with return_dict=False
     return images
 
 

@@ -16,6 +16,7 @@ Three steps, none of them learnt, so that the reward cannot be fooled the way a 
 
 from dataclasses import dataclass
 from math import pi, sqrt
+from typing import cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -142,7 +143,8 @@ def read(image: Image.Image) -> tuple[Seen, ...]:
 
 def _objects(mask: Bool[np.ndarray, "h w"], coverage: Float[np.ndarray, "h w"], colour: str) -> list[Seen]:
     """Connected regions of one colour, specks left out, each with the rim of pixels around it."""
-    regions, _ = ndimage.label(mask, structure=_NEIGHBOURS)
+    # The count alone comes back only where an output array is given.
+    regions, _ = cast("tuple[np.ndarray, int]", ndimage.label(mask, structure=_NEIGHBOURS))
     sizes = np.bincount(regions.ravel())
     kept = [regions == k for k in range(1, len(sizes)) if sizes[k] >= MIN_AREA]
     return [_seen(coverage * ndimage.binary_dilation(region, structure=_NEIGHBOURS), colour) for region in kept]

@@ -112,7 +112,8 @@ def _trained_autoencoder(folder: Path) -> AutoencoderKL:
     """The trained autoencoder in a fresh object: a loaded one writes the path it came from into its config."""
     trained, fresh = AutoencoderKL.from_pretrained(folder), build.autoencoder()
     fresh.load_state_dict(trained.state_dict())
-    fresh.register_to_config(shift_factor=trained.config.shift_factor, scaling_factor=trained.config.scaling_factor)
+    config = trained.config
+    fresh.register_to_config(shift_factor=config["shift_factor"], scaling_factor=config["scaling_factor"])
     return fresh
 
 

@@ -11,6 +11,7 @@ The foreground weighs 10 times more, because a picture is mostly background and 
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -21,6 +22,10 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion.tiny import build, reward, world
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.vae import DecoderOutput
+    from diffusers.models.modeling_outputs import AutoencoderKLOutput
 
 FOREGROUND_WEIGHT = 10.0
 KL_WEIGHT = 1e-3
@@ -73,7 +78,7 @@ def train(
             moments = model.encoder(batch)
         posterior = DiagonalGaussianDistribution(moments.float())
         with torch.autocast("cpu", torch.bfloat16):
-            decoded = model.decode(posterior.sample(generator)).sample
+            decoded = decode(model, posterior.sample(generator))
         loss, terms = autoencoder_loss(batch, decoded.float(), posterior)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -86,6 +91,14 @@ def train(
     return model
 
 
+def decode(model: AutoencoderKL, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """Latents, neither shifted nor scaled, to pictures in about [-1, 1], with gradient.
+
+    The casts: diffusers says `FloatTensor`, a type of old, for any float tensor, and returns a tuple only if asked to.
+    """
+    return cast("DecoderOutput", model.decode(cast("torch.FloatTensor", latents))).sample
+
+
 @torch.no_grad()
 def round_trip(model: AutoencoderKL, pictures: UInt8[Tensor, "n h w c"], *, noise: float = 0.0) -> list[Image.Image]:
     """Encode to the posterior mean, add noise of `noise` latent standard deviations, decode."""
@@ -94,7 +107,7 @@ def round_trip(model: AutoencoderKL, pictures: UInt8[Tensor, "n h w c"], *, nois
         latents = posterior_means(model, chunk)
         shift = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
         latents = latents + noise * latents.std() * shift
-        decoded = ((model.decode(latents).sample + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        decoded = ((decode(model, latents) + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
         images.extend(Image.fromarray(array) for array in decoded.permute(0, 2, 3, 1).numpy())
     return images
 
@@ -110,7 +123,8 @@ def round_trip_success(
 @torch.no_grad()
 def posterior_means(model: AutoencoderKL, pictures: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n c h w"]:
     """Latents as the encoder gives them, neither shifted nor scaled."""
-    return torch.cat([model.encode(to_unit(chunk)).latent_dist.mean for chunk in pictures.split(128)])
+    chunks = (to_unit(chunk) for chunk in pictures.split(128))
+    return torch.cat([cast("AutoencoderKLOutput", model.encode(chunk)).latent_dist.mean for chunk in chunks])
 
 
 def measure_latents(model: AutoencoderKL, pictures: UInt8[Tensor, "n h w c"]) -> tuple[float, float]:
@@ -121,4 +135,4 @@ def measure_latents(model: AutoencoderKL, pictures: UInt8[Tensor, "n h w c"]) ->
 
 def normalised_latents(model: AutoencoderKL, pictures: UInt8[Tensor, "n h w c"]) -> Float[Tensor, "n c h w"]:
     """Latents of mean 0 and standard deviation 1: (z - shift_factor) * scaling_factor, as the pipeline expects them."""
-    return (posterior_means(model, pictures) - model.config.shift_factor) * model.config.scaling_factor
+    return (posterior_means(model, pictures) - model.config["shift_factor"]) * model.config["scaling_factor"]

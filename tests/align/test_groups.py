@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from align.groups import (
     check_ids,
     group_codes,
+    group_count,
     group_first,
     group_is_constant,
     group_max,
@@ -179,3 +180,18 @@ def test_ranks_agree_with_a_slow_loop(rows):
 def test_one_member_of_each_group():
     assert group_first(torch.tensor([7, -2, 7, 10**15, -2])).tolist() == [True, True, False, True, False]
     assert group_first(torch.zeros(0, dtype=torch.int64)).tolist() == []
+
+
+@given(ids=st.lists(st.integers(-6, 6) | st.integers(-(2**62), 2**62), max_size=12))
+def test_codes_are_ranks_of_the_ids_whether_they_lie_close_or_far_apart(ids):
+    codes, count = group_codes(torch.tensor(ids, dtype=torch.int64))
+    ranks = {name: rank for rank, name in enumerate(sorted(set(ids)))}
+    assert codes.tolist() == [ranks[name] for name in ids]
+    assert count == len(ranks)
+    assert group_count(torch.tensor(ids, dtype=torch.int64)) == len(ranks)
+
+
+def test_groups_with_a_chosen_member_are_counted_once():
+    assert group_count(IDS, torch.tensor([True, False, True, False, False])) == 1
+    assert group_count(IDS, torch.tensor([True, True, True, False, False])) == 2
+    assert group_count(IDS, torch.zeros(5, dtype=torch.bool)) == 0

@@ -112,7 +112,6 @@ def main() -> None:
             assert one.stats == two.stats, options
             states = [{name: torch.as_tensor(v).tolist() for name, v in result.state.items()} for result in (one, two)]
             assert states[0] == states[1], options
-        # The same rows without the others' are something else: the gather was needed.
         kinds.append(options.kind)
     print(f"equal bit for bit: {' '.join(kinds)}", flush=True)
 
