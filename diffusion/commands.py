@@ -15,11 +15,12 @@ from align.config.checks import check_device
 from align.config.errors import ConfigError
 from align.config.load import CONFIG_NAME, save_config
 from align.config.shared import RewardConfig
+from align.engine.checkpoint import latest, make_readable, read
 from align.engine.distributed import Processes, start_accelerator
 from align.engine.folder import RunFolder, step_number
 from align.engine.loop import train as train_loop
 from align.engine.run import Run
-from align.engine.saving import find_checkpoint, load_weights
+from align.engine.saving import check_model, find_checkpoint, load_weights
 from align.engine.settings import RunSettings
 from align.engine.timers import Timers
 from align.errors import AlignError
@@ -33,7 +34,7 @@ from diffusion.models.lora import is_lora_folder, load_lora
 from diffusion.plan import plan
 from diffusion.prompts import PromptSet, read_prompts
 from diffusion.records import write_evaluation
-from diffusion.score import Scores, find_images, image_files, score_images
+from diffusion.score import CONTACT_SHEET, Scores, find_images, image_files, score_images
 from diffusion.tables import base_table, gain_table, score_table
 
 if TYPE_CHECKING:
@@ -64,10 +65,11 @@ def train(config: DiffusionRun, *, name: str = "run", resume: Path | None = None
         _show_plan(config, processes)
         folder = _open_folder(config, name, resume, processes)
         try:
-            _write_head(config, folder, command, processes)
             model = load_model(config.model, accelerator.device)
             policy = make_policy(config, model, keep_reference=config.algorithm.kl_beta > 0)
             run = Run(accelerator, folder, policy, RunSettings.of(config))
+            _check_resumable(folder, policy)
+            _write_head(config, folder, command, processes)
             run.hooks = make_hooks(config, make_evaluator(config, model, inputs, run.processes, run.timer), run)
             outcome = train_loop(run, make_algorithm(config, model, inputs, run))
             if processes.is_main:
@@ -155,7 +157,7 @@ def generate(
     for image, path in zip(images, paths, strict=True):
         image.save(path)
     captions = [f"{prompt} ({seed})" for prompt, seed in pairs]
-    contact_sheet(images, columns=len(seeds) if len(seeds) > 1 else 4, captions=captions).save(output / "grid.png")
+    contact_sheet(images, columns=len(seeds) if len(seeds) > 1 else 4, captions=captions).save(output / CONTACT_SHEET)
     rows = [
         {"image": path.name, "prompt": prompt, "seed": seed} for path, (prompt, seed) in zip(paths, pairs, strict=True)
     ]
@@ -210,6 +212,13 @@ def _open_folder(config: DiffusionRun, name: str, resume: Path | None, processes
     return RunFolder.create(config.output, default_name=name, processes=processes)
 
 
+def _check_resumable(folder: RunFolder, policy: Policy) -> None:
+    """Refuse settings of another model before they replace the run's own config."""
+    newest = latest(folder.checkpoints) if folder.resumed else None
+    if newest is not None:
+        check_model(newest, read(newest), policy)
+
+
 def _write_head(config: DiffusionRun, folder: RunFolder, command: str, processes: Processes) -> None:
     """The config and the plan, before anything is trained."""
     if processes.is_main:
@@ -226,6 +235,7 @@ def _finish(run: Run, model: DiffusionModel, *, finished: bool) -> None:
     if finished:
         with run.averaged_weights():
             model.save(run.folder.path / WEIGHTS, run.policy)
+        make_readable(run.folder.path / WEIGHTS, like=run.folder.path / CONFIG_NAME)
     write_report(run.folder.path)
 
 

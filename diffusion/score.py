@@ -18,6 +18,8 @@ from diffusion.evaluate import known
 from diffusion.prompts import PromptSet
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+CONTACT_SHEET = "grid.png"
+"""Where `align generate` puts all its pictures in one; it is no picture of a prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ class Scores:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The pictures of a folder, in order of name.
+    """The pictures of a folder, in order of name, without a contact sheet.
 
     Raises:
         AlignError: no such folder, or no picture in it.
@@ -72,7 +74,7 @@ def image_files(folder: Path) -> list[Path]:
         raise AlignError(
             f"expected a folder of pictures at {folder}, found none.", "Give the folder that holds the pictures."
         )
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.name != CONTACT_SHEET)
     if not paths:
         raise AlignError(f"there is no picture in {folder}.", f"Pictures are files ending in {', '.join(ENDINGS)}.")
     return paths

@@ -9,6 +9,8 @@ from pathlib import Path
 from align.config.errors import Problem
 from align.config.pipeline import PipelineConfig
 from align.config.shared import LoraConfig, OptimizerConfig, OutputConfig, RewardConfig, TrainingConfig
+from align.errors import did_you_mean
+from align.rewards.find import BUILT_IN
 
 
 def reward_name(reward: RewardConfig) -> str:
@@ -17,7 +19,7 @@ def reward_name(reward: RewardConfig) -> str:
 
 
 def check_rewards(rewards: Sequence[RewardConfig], evaluated: Sequence[RewardConfig] = ()) -> Iterator[Problem]:
-    """No reward, none with weight, two of one name, a file that is not there."""
+    """No reward, none with weight, two of one name, a file that is not there, an unknown built-in name."""
     if not rewards:
         yield Problem(
             keys=("rewards",),
@@ -44,6 +46,10 @@ def check_rewards(rewards: Sequence[RewardConfig], evaluated: Sequence[RewardCon
             yield Problem(
                 keys=(f"{key}.function",), message=message, way_out="Relative paths start at the config's folder."
             )
+        if ":" not in reward.function and reward.function not in BUILT_IN:
+            message = f"no built-in reward `{reward.function}`.{did_you_mean(reward.function, BUILT_IN)}"
+            way_out = f"Built in: {', '.join(BUILT_IN)}. For your own write `my_rewards.py:function`."
+            yield Problem(keys=(f"{key}.function",), message=message, way_out=way_out)
 
 
 def check_groups(pipeline: PipelineConfig, group_size: int) -> Iterator[Problem]:

@@ -76,6 +76,7 @@ def write(folder: Path, checkpoint: Checkpoint) -> Path:
             "files": {path.name: _fingerprint(path) for path in sorted(hidden.iterdir())},
         }
         (hidden / _MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False))
+        make_readable(hidden, like=hidden / _MANIFEST)
         for path in [*hidden.iterdir(), hidden]:
             _flush(path)
         _move(hidden, final)
@@ -186,6 +187,16 @@ def differences(checkpoint: Checkpoint, identity: Mapping[str, str], weights: Ma
         ours, theirs = list(weights[shapes[0]].shape), list(saved[shapes[0]].shape)
         found.append(f"{len(shapes)} weights differ in shape, such as {shapes[0]}: {theirs} there, {ours} here")
     return found
+
+
+def make_readable(folder: Path, like: Path) -> None:
+    """Give the files of a folder the access rights of `like`, a file that was opened as usual.
+
+    safetensors writes files that only their owner can read; a colleague's umask decides about all others.
+    """
+    mode = like.stat().st_mode & 0o777
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(mode)
 
 
 def _write_parts(folder: Path, parts: Mapping[str, State]) -> None:

@@ -254,3 +254,19 @@ def test_score_matches_pictures_with_prompts(tmp_path):
     (tmp_path / "broken.png").write_text("no picture")
     with pytest.raises(AlignError, match=r"broken\.png"):
         commands.score(tmp_path, rewards=("brightness",))
+
+
+def test_a_refused_resume_leaves_the_config_alone(finished):
+    """The way out of the error is the run folder's config, so that must still be the one of the checkpoint."""
+    folder, config = finished
+    assert config.model.lora is not None
+    other = replace(config, model=replace(config.model, lora=replace(config.model.lora, rank=1)))
+    with pytest.raises(AlignError, match="of another model"):
+        commands.train(other, resume=folder)
+    assert load_config(folder) == config
+
+
+def test_the_contact_sheet_is_not_scored(tmp_path):
+    for name in ("000.png", "001.png", "grid.png"):
+        Image.new("RGB", (8, 8), "white").save(tmp_path / name)
+    assert [path.name for path in commands.score(tmp_path, rewards=["brightness"]).images] == ["000.png", "001.png"]

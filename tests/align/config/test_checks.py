@@ -34,6 +34,9 @@ def test_rewards(tmp_path):
     assert clash.keys == ("rewards.0", "evaluation.rewards.0")
     (missing,) = check_rewards([RewardConfig(function=f"{tmp_path}/r.py:f")])
     assert missing.keys == ("rewards.0.function",)
+    (misspelt,) = check_rewards([RewardConfig(function="brightnes")])
+    assert misspelt.keys == ("rewards.0.function",)
+    assert "Did you mean `brightness`?" in str(misspelt)
     (tmp_path / "r.py").touch()
     assert texts(check_rewards([RewardConfig(function=f"{tmp_path}/r.py:f")])) == []
 

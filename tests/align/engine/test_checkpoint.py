@@ -209,3 +209,14 @@ def test_averaged_weights_are_preferred(tmp_path: Path):
     assert other.state_dict()["0.bias"][0] != 7.0
     assert load_weights(tmp_path / "step_000001", other) == "ema"
     assert other.state_dict()["0.bias"].tolist() == [7.0] * 3
+
+
+def test_weights_are_as_readable_as_any_new_file(tmp_path):
+    """safetensors alone would leave 0600, which a colleague on the same machine cannot read."""
+    plain, tensors = tmp_path / "config.yaml", tmp_path / "weights" / "model.safetensors"
+    tensors.parent.mkdir()
+    tensors.touch(mode=0o600)
+    plain.touch()
+    plain.chmod(0o640)
+    files.make_readable(tmp_path / "weights", like=plain)
+    assert tensors.stat().st_mode & 0o777 == 0o640
