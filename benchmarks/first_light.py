@@ -35,7 +35,7 @@ SHORT = [
 
 # What the child replaces before it starts the command line: the n-th call of the named function kills the process.
 MOMENTS = {
-    "inside a rollout": ("diffusion.models.sd3", "StableDiffusion3._velocity", "rollout"),
+    "inside a rollout": ("diffusion.models.sd3", "StableDiffusion3._forward", "rollout"),
     "inside an update": ("align.engine.accumulation", "Accumulator.backward", "update"),
     "while a checkpoint is written": ("align.engine.checkpoint", "_fingerprint", "checkpoint"),
 }

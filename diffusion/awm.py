@@ -76,7 +76,7 @@ class Awm:
         self.config: AwmConfig = config.algorithm
         self._run, self._collector, self._model, self._policy, self._timer = config, collector, model, policy, timer
         self._step = 0
-        self._sigmas = model.sigmas(config.rollout.num_inference_steps, config.rollout.resolution)
+        self._sigmas = model.times(config.rollout.num_inference_steps, config.rollout.resolution)
         clip = config.pipeline.clip
         self._advantage_scale = self.config.advantage_max / clip if clip is not None else self.config.advantage_max
         self._lagged = (

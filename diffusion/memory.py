@@ -20,7 +20,7 @@ from align.config.shared import LoraConfig
 from diffusion.arithmetic import guidance_factor, micro_batch_rows
 from diffusion.config import DiffusionRun
 from diffusion.models.locate import t5_tokens
-from diffusion.models.targets import adapts
+from diffusion.models.targets import SD3
 
 KEPT_PER_LAYER = 34  # bytes per token and channel, 16-bit
 KEPT_AT_CHECKPOINT = 2
@@ -75,7 +75,7 @@ def count_parameters(shapes: Shapes) -> int:
 
 def lora_parameters(shapes: Shapes, lora: LoraConfig) -> int:
     """Numbers in the adapters: rank * (inputs + outputs) for each adapted layer."""
-    adapted = (shape for name, shape in shapes.items() if len(shape) == 2 and adapts(lora.targets, name))
+    adapted = (shape for name, shape in shapes.items() if len(shape) == 2 and SD3.adapts(lora.targets, name))
     return sum(lora.rank * (rows + columns) for rows, columns in adapted)
 
 

@@ -11,16 +11,19 @@ beta.
 
 Times (and abar) are plain numbers, 0-d tensors, or one per row; they broadcast over any latent shape. Results keep the
 dtype of the latents: hand in float32 or float64, never a network's half-precision output.
+
+`FlowPath` and `DdpmPath` offer the same conversions under one protocol, `Path`, so that a method works on both kinds of
+model. On the diffusion path time is discrete time / number of training times, so it is 0 at the least noisy time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 # `int` too: the tests check annotations at run time, where an int is no float, and 0 and 1 are natural times.
@@ -134,3 +137,84 @@ def ddpm_clean_and_noise(
         raise ValueError(f"expected prediction_type to be one of {sorted(DDPM_PREDICTIONS)}, found {prediction_type!r}")
     abar = per_row(abar, x)
     return DDPM_PREDICTIONS[prediction_type](x, output, abar.sqrt(), (1 - abar).sqrt())
+
+
+# --- one protocol for both paths --------------------------------------------------------------------------------------
+
+
+class Path(Protocol):
+    """How clean latents become noise, and what a network's output m says about both ends."""
+
+    def noised(self, clean: Float[Tensor, "n ..."], noise: Float[Tensor, "n ..."], t: Time) -> Float[Tensor, "n ..."]:
+        """x_t of this clean latent and noise."""
+        ...
+
+    def target(self, clean: Float[Tensor, "n ..."], noise: Float[Tensor, "n ..."], t: Time) -> Float[Tensor, "n ..."]:
+        """What the network should say at x_t: the regression target of its pre-training."""
+        ...
+
+    def ends(self, x: Float[Tensor, "n ..."], output: Float[Tensor, "n ..."], t: Time) -> CleanAndNoise:
+        """Clean latent and noise that the network's output at x implies."""
+        ...
+
+
+@dataclass(frozen=True)
+class FlowPath:
+    """x_t = (1 - t) x_0 + t eps; the network predicts the velocity eps - x_0."""
+
+    def noised(self, clean: Float[Tensor, "n ..."], noise: Float[Tensor, "n ..."], t: Time) -> Float[Tensor, "n ..."]:
+        """x_t."""
+        return noised(clean, noise, t)
+
+    def target(self, clean: Float[Tensor, "n ..."], noise: Float[Tensor, "n ..."], t: Time) -> Float[Tensor, "n ..."]:
+        """The velocity, the same at every time."""
+        return target_velocity(clean, noise)
+
+    def ends(self, x: Float[Tensor, "n ..."], output: Float[Tensor, "n ..."], t: Time) -> CleanAndNoise:
+        """x_t - t v and x_t + (1 - t) v."""
+        return CleanAndNoise(clean_from_velocity(x, output, t), noise_from_velocity(x, output, t))
+
+
+@dataclass(frozen=True, eq=False)
+class DdpmPath:
+    """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps over the discrete times 0 ... T - 1 of a noise schedule.
+
+    Attributes:
+        abars: cumulative products of 1 - beta, decreasing.
+        prediction_type: what the network's output means, `epsilon`, `v_prediction` or `sample`; a property of the
+            checkpoint, not of the family.
+    """
+
+    abars: Float[Tensor, "T"]
+    prediction_type: str
+
+    def index(self, t: Time) -> Int[Tensor, "..."]:
+        """Discrete time of t = index / T; t is rounded to the nearest, so float32 times are safe."""
+        return (torch.as_tensor(t).double() * len(self.abars)).round().long()
+
+    def abar(self, t: Time) -> Float[Tensor, "..."]:
+        """abar at these times, float64."""
+        index = self.index(t)
+        return self.abars.double().to(index.device)[index]
+
+    def noised(self, clean: Float[Tensor, "n ..."], noise: Float[Tensor, "n ..."], t: Time) -> Float[Tensor, "n ..."]:
+        """x_t."""
+        return ddpm_noised(clean, noise, self.abar(t))
+
+    def target(self, clean: Float[Tensor, "n ..."], noise: Float[Tensor, "n ..."], t: Time) -> Float[Tensor, "n ..."]:
+        """eps, sqrt(abar) eps - sqrt(1 - abar) x_0, or x_0."""
+        if self.prediction_type not in DDPM_TARGETS:
+            raise ValueError(f"expected prediction_type in {sorted(DDPM_TARGETS)}, found {self.prediction_type!r}")
+        abar = per_row(self.abar(t), clean)
+        return DDPM_TARGETS[self.prediction_type](clean, noise, abar.sqrt(), (1 - abar).sqrt())
+
+    def ends(self, x: Float[Tensor, "n ..."], output: Float[Tensor, "n ..."], t: Time) -> CleanAndNoise:
+        """See `ddpm_clean_and_noise`."""
+        return ddpm_clean_and_noise(x, output, self.abar(t), self.prediction_type)
+
+
+DDPM_TARGETS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+    "epsilon": lambda clean, noise, signal, spread: noise,
+    "v_prediction": lambda clean, noise, signal, spread: signal * noise - spread * clean,
+    "sample": lambda clean, noise, signal, spread: clean,
+}

@@ -128,7 +128,7 @@ def sample_latents(
         settings.sampler,
         velocity,
         noise("latents"),
-        model.sigmas(settings.num_inference_steps, settings.resolution),
+        model.times(settings.num_inference_steps, settings.resolution),
         lambda j: noise("rollout_noise", j),
     )
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from align.engine.batching import micro_cuts, unit_count
+from align.engine.batching import micro_cuts, passes_of, unit_count
 from align.engine.distributed import Processes
 from align.errors import AlignError
 from align.types import Batch, BatchT, LossOutput
@@ -92,12 +92,14 @@ class Accumulator:
         self._counted = 0
 
     def micro_batches(self, rows: BatchT) -> Iterator[BatchT]:
-        """Cut the rows; gradients travel between processes with the last piece only."""
+        """Cut the rows, and each cut into its passes; gradients travel between processes with the last piece only."""
         cuts = micro_cuts(len(rows), self._size)
         for cut in cuts:
-            last = cut is cuts[-1]
-            with nullcontext() if last else self._accelerator.no_sync(self._network):
-                yield rows.select(torch.arange(cut.start, cut.stop))
+            pieces = passes_of(rows.select(torch.arange(cut.start, cut.stop)))
+            for piece in pieces:
+                last = cut is cuts[-1] and piece is pieces[-1]
+                with nullcontext() if last else self._accelerator.no_sync(self._network):
+                    yield piece
 
     def backward(self, out: LossOutput) -> None:
         """Add the gradient of one micro-batch."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from align.types import Batch
+from collections.abc import Sequence
+
+from align.types import Batch, BatchT
 
 
 def even_cuts(rows: int, parts: int) -> list[range]:
@@ -19,3 +21,13 @@ def unit_count(batch: Batch) -> int:
     """How many units (samples, tokens) the loss of a batch is a mean over: its rows, unless it has `unit_count()`."""
     counter = getattr(batch, "unit_count", None)
     return int(counter()) if counter is not None else len(batch)
+
+
+def passes_of(micro: BatchT) -> Sequence[BatchT]:
+    """The pieces of a micro-batch that each get a forward and a backward pass: one, unless it has `passes()`.
+
+    A method that learns from every step of a denoising chain cuts its rows by step: the activations of one step are
+    held at a time. `unit_count()` then counts rows times steps.
+    """
+    cutter = getattr(micro, "passes", None)
+    return [micro] if cutter is None else list(cutter())

@@ -1,7 +1,8 @@
 """What the methods ask of a text-to-image model. One family per file implements it.
 
-Time: t in [0, 1], t = 1 is noise, t = 0 is the clean image; velocity = noise - x0. Latents are what the denoiser sees,
-after the pipeline's scaling and shift (diffusion.paths holds the conversions).
+Time: t in [0, 1], t = 1 is noise, t = 0 is the clean image. Latents are what the denoiser sees, after the pipeline's
+scaling and shift, always as a picture [c, h, w], also where the network itself takes packed tokens. What the network's
+output means is the business of `path` (diffusion.paths): a velocity for flow models, a noise for most older ones.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Protocol, Self
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from diffusion.paths import Path as NoisePath
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -63,6 +66,11 @@ class DiffusionModel(Protocol):
         """The denoiser; `align.engine.adapters.Policy` makes its weights trainable."""
         ...
 
+    @property
+    def path(self) -> NoisePath:
+        """From clean latents to noise, and what `predict` says about both."""
+        ...
+
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """One row per given prompt. Each text is encoded alone, so that a row never depends on its neighbours."""
         ...
@@ -75,11 +83,18 @@ class DiffusionModel(Protocol):
         conditioning: Conditioning,
         guidance_scale: float = 1.0,
     ) -> Float[Tensor, "n c h w"]:
-        """Velocity in float32, with gradient if grad mode is on; `guidance_scale` 1 skips the unconditional pass."""
+        """Output in float32 and in the terms of `path`, with gradient if grad mode is on.
+
+        `guidance_scale` 1 skips the unconditional pass of a model with classifier-free guidance.
+        """
         ...
 
-    def sigmas(self, num_inference_steps: int, resolution: int | None = None) -> Float[Tensor, "t"]:
-        """The family's own sampling times, from 1 down to 0; shape num_inference_steps + 1, float32 on the CPU."""
+    def times(self, num_inference_steps: int, resolution: int | None = None) -> Float[Tensor, "t"]:
+        """The family's own sampling times, decreasing to 0; shape num_inference_steps + 1, float32 on the CPU.
+
+        Flow models begin at exactly 1; the others at the noisiest time of their leading or trailing spacing, and their
+        time 0 is discrete time 0, which is not quite clean (`DdpmPath`).
+        """
         ...
 
     def latent_shape(self, resolution: int | None = None) -> tuple[int, int, int]:

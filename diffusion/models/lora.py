@@ -14,10 +14,9 @@ if TYPE_CHECKING:
     from align.engine.adapters import Policy
 
 FILE = "pytorch_lora_weights.safetensors"
-_PART = "transformer"  # the pipeline's component that the adapter belongs to
 
 
-def save_lora(policy: Policy, folder: Path) -> Path:
+def save_lora(policy: Policy, folder: Path, part: str = "transformer") -> Path:
     """Write the adapter for `pipe.load_lora_weights(folder)`.
 
     Rank, alpha and the adapted layers go into the header; without them a reader takes alpha = rank.
@@ -25,6 +24,7 @@ def save_lora(policy: Policy, folder: Path) -> Path:
     Args:
         policy: a policy made by `Policy.lora`, with the weights to save in it.
         folder: an existing folder.
+        part: the pipeline's component that the adapter belongs to.
     """
     from safetensors.torch import save_file
 
@@ -36,10 +36,10 @@ def save_lora(policy: Policy, folder: Path) -> Path:
         "lora_alpha": config.lora_alpha,
         "target_modules": sorted({name.rsplit(".lora_", 1)[0] for name in tensors}),
     }
-    header = json.dumps({f"{_PART}.{key}": value for key, value in settings.items()})
+    header = json.dumps({f"{part}.{key}": value for key, value in settings.items()})
     path = folder / FILE
     save_file(
-        {f"{_PART}.{name}": tensor for name, tensor in tensors.items()},
+        {f"{part}.{name}": tensor for name, tensor in tensors.items()},
         path,
         metadata={"format": "pt", "lora_adapter_metadata": header},
     )
@@ -59,7 +59,8 @@ def load_lora(folder: Path, policy: Policy) -> None:
     """
     from safetensors.torch import load_file
 
-    saved = {name.removeprefix(f"{_PART}."): tensor for name, tensor in load_file(folder / FILE).items()}
+    # The first word is the pipeline's component, `transformer` or `unet`.
+    saved = {name.partition(".")[2]: tensor for name, tensor in load_file(folder / FILE).items()}
     ours = {name: tuple(weight.shape) for name, weight in policy.state_dict().items()}
     theirs = {name: tuple(weight.shape) for name, weight in saved.items()}
     if ours != theirs:

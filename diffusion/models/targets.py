@@ -1,4 +1,4 @@
-"""Named sets of layers for low-rank adapters of the SD3 family, as module-name endings. Torch-free, for the plan.
+"""Named sets of layers for low-rank adapters, as module-name endings, one per family. Torch-free, for the plan.
 
 The joint attention of both streams and its feed-forward layers are the sets of the released configurations.
 """
@@ -6,23 +6,45 @@ The joint attention of both streams and its feed-forward layers are the sets of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-ATTENTION = tuple(
-    f"attn.{name}"
-    for name in ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+
+@dataclass(frozen=True, kw_only=True)
+class LoraTargets:
+    """What `model.lora.targets` may name in a family.
+
+    Attributes:
+        attention: endings of the attention projections.
+        feed_forward: endings of the feed-forward layers.
+        blocks: prefixes of the blocks; `all_linear` is every linear layer under them.
+    """
+
+    attention: tuple[str, ...]
+    feed_forward: tuple[str, ...]
+    blocks: tuple[str, ...]
+
+    def named(self, name: str, linear_layers: Sequence[str]) -> tuple[str, ...]:
+        """Endings of the set called `name`, given the names of all linear layers."""
+        if name == "all_linear":
+            return tuple(layer for layer in linear_layers if layer.startswith(self.blocks))
+        return {"attention": self.attention, "feed_forward": self.feed_forward}[name]
+
+    def adapts(self, targets: str | Sequence[str], parameter: str) -> bool:
+        """Whether the set or list of endings `targets` takes the layer whose weight is called `parameter`."""
+        layer, _, leaf = parameter.rpartition(".")
+        if leaf != "weight":
+            return False
+        if targets == "all_linear":
+            return layer.startswith(self.blocks)
+        endings = self.named(targets, ()) if isinstance(targets, str) else targets
+        return any(layer == ending or layer.endswith(f".{ending}") for ending in endings)
+
+
+_TO_OUT = ("to_q", "to_k", "to_v", "to_out.0")
+_JOINT = (*_TO_OUT, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+
+SD3 = LoraTargets(
+    attention=tuple(f"attn.{name}" for name in _JOINT),
+    feed_forward=("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
+    blocks=("transformer_blocks.",),
 )
-FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
-NAMED = {"attention": ATTENTION, "feed_forward": FEED_FORWARD}
-BLOCKS = "transformer_blocks."
-"""`all_linear` is every linear layer under this name."""
-
-
-def adapts(targets: str | Sequence[str], parameter: str) -> bool:
-    """Whether the adapter set or list of endings `targets` takes the layer whose weight is called `parameter`."""
-    layer, _, leaf = parameter.rpartition(".")
-    if leaf != "weight":
-        return False
-    if targets == "all_linear":
-        return layer.startswith(BLOCKS)
-    endings = NAMED[targets] if isinstance(targets, str) else targets
-    return any(layer == ending or layer.endswith(f".{ending}") for ending in endings)

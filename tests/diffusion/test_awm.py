@@ -32,7 +32,7 @@ def slow_terms(parts: Assembled, batch, step: int) -> list[list[dict[str, float]
     """Every (sample, draw) by itself: matching error, weighting, pulls in float64, the formulas written out again."""
     config, awm = parts.config, parts.config.algorithm
     key = (config.seed, step)
-    sigmas = parts.model.sigmas(config.rollout.num_inference_steps)
+    sigmas = parts.model.times(config.rollout.num_inference_steps)
     samples = []
     for place, index in enumerate(batch.samples.index.tolist()):
         row = torch.tensor([index])

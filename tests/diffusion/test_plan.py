@@ -11,7 +11,7 @@ from align.config.shared import LoraConfig, TrainingConfig
 from align.inspect.plan import print_plan
 from diffusion.config import DiffusionRun, PromptsConfig, RolloutConfig, Sd3Model
 from diffusion.memory import count_parameters, guess_memory, lora_parameters, read_shapes
-from diffusion.models.targets import adapts
+from diffusion.models.targets import SD3
 from diffusion.plan import nearest_even_prompts, plan
 
 
@@ -202,9 +202,9 @@ def test_a_folder_that_cannot_be_read_gives_no_guess(tmp_path, folder):
 
 
 def test_adapts_takes_weights_only():
-    assert adapts("attention", "transformer_blocks.3.attn.to_q.weight")
-    assert not adapts("attention", "transformer_blocks.3.attn.to_q.bias")
-    assert not adapts("attention", "transformer_blocks.3.attn2.to_q.weight")
+    assert SD3.adapts("attention", "transformer_blocks.3.attn.to_q.weight")
+    assert not SD3.adapts("attention", "transformer_blocks.3.attn.to_q.bias")
+    assert not SD3.adapts("attention", "transformer_blocks.3.attn2.to_q.weight")
 
 
 def test_heldout_prompts_that_are_trained_on_are_shown(run, tmp_path):

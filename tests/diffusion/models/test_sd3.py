@@ -127,11 +127,11 @@ def test_the_network_is_fed_a_thousand_t(model):
 
 def test_sigmas_are_the_schedulers_and_a_copy(model):
     """Shift 3 and n = 10: the double shift of diffusers (second value .960129, last but one .008929)."""
-    sigmas = model.sigmas(10)
+    sigmas = model.times(10)
     assert sigmas.shape == (11,)
     assert_close(sigmas[[0, 1, 9, 10]], torch.tensor([1.0, 0.960129, 0.008929, 0.0]), rtol=0, atol=1e-6)
     sigmas.zero_()
-    assert model.sigmas(10)[0] == 1
+    assert model.times(10)[0] == 1
 
 
 def test_dynamic_shift_follows_the_number_of_picture_tokens():
@@ -141,7 +141,7 @@ def test_dynamic_shift_follows_the_number_of_picture_tokens():
     raw = torch.linspace(1, 1 / 1000, 4, dtype=torch.float64)
     factor = torch.tensor(0.459375, dtype=torch.float64).exp()
     expected = torch.cat([factor / (factor + 1 / raw - 1), torch.zeros(1)])
-    assert_close(model.sigmas(4), expected.float(), rtol=0, atol=1e-6)
+    assert_close(model.times(4), expected.float(), rtol=0, atol=1e-6)
 
 
 def test_latent_shape(model):

@@ -1,0 +1,89 @@
+"""Settings of a text-to-image run. Torch-free. The string under each field is its help text.
+
+One file per topic: `models`, `sampling`, `times`, `algorithms`; the root dataclass is here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import with_config
+
+from align.config.numbers import Count
+from align.config.pipeline import PipelineConfig
+from align.config.shared import (
+    STRICT,
+    CheckpointConfig,
+    OptimizerConfig,
+    OutputConfig,
+    RewardConfig,
+    TrainingConfig,
+)
+from diffusion.config.algorithms import Algorithm, AwmConfig, LaggedPolicyConfig
+from diffusion.config.models import Model, Sd3Model
+from diffusion.config.sampling import (
+    EvaluationConfig,
+    FlowSdeSampler,
+    OdeSampler,
+    PromptsConfig,
+    RolloutConfig,
+    Sampler,
+    SaSolverSampler,
+)
+from diffusion.config.times import DiscreteTimes, LogitNormalTimes, Times, UniformTimes
+
+__all__ = [
+    "Algorithm",
+    "AwmConfig",
+    "DiffusionRun",
+    "DiscreteTimes",
+    "EvaluationConfig",
+    "FlowSdeSampler",
+    "LaggedPolicyConfig",
+    "LogitNormalTimes",
+    "Model",
+    "OdeSampler",
+    "PromptsConfig",
+    "RolloutConfig",
+    "SaSolverSampler",
+    "Sampler",
+    "Sd3Model",
+    "Times",
+    "UniformTimes",
+]
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class DiffusionRun:
+    """A text-to-image run."""
+
+    branch: Literal["diffusion"] = "diffusion"
+    """Text-to-image models."""
+    recipe: str | None = None
+    """Name of the shipped config that this one is a variant of; `align plan` lists where they differ."""
+    seed: Count = 0
+    """All randomness of the run follows from it."""
+    model: Model = field(default_factory=Sd3Model)
+    """The model that is trained."""
+    prompts: PromptsConfig = field(default_factory=PromptsConfig)
+    """Prompts."""
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    """How pictures are sampled for training."""
+    rewards: tuple[RewardConfig, ...] = ()
+    """What is rewarded."""
+    pipeline: PipelineConfig = field(default_factory=PipelineConfig)
+    """From rewards to advantages."""
+    algorithm: Algorithm = field(default_factory=AwmConfig)
+    """The method."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimiser and learning rate."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """How long, how large, how precise."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """Held-out evaluation."""
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """Checkpoints."""
+    output: OutputConfig = field(default_factory=OutputConfig)
+    """Run folder and trackers."""
