@@ -61,9 +61,11 @@ def read_inputs(config: DiffusionRun) -> Inputs:
     heldout = None if config.prompts.heldout is None else read_prompts(config.prompts.heldout)
     scorer = Scorer(config.rewards)
     scorer.check({"prompts", "images", *prompts.columns})
+    scorer.check_rows({**prompts.columns, "prompts": prompts.prompts})
     evaluation_scorer = Scorer((*config.rewards, *config.evaluation.rewards))
     if heldout is not None:
         evaluation_scorer.check({"prompts", "images", *heldout.columns})
+        evaluation_scorer.check_rows({**heldout.columns, "prompts": heldout.prompts})
     return Inputs(prompts=prompts, heldout=heldout, scorer=scorer, evaluation_scorer=evaluation_scorer)
 
 

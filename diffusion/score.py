@@ -119,6 +119,7 @@ def score_images(images: Sequence[Path], prompts: PromptSet, rewards: Sequence[R
     """
     scorer = Scorer(rewards)
     scorer.check({"prompts", "images", *prompts.columns})
+    scorer.check_rows({**prompts.columns, "prompts": prompts.prompts})
     samples = Samples(
         index=torch.arange(len(prompts)),
         group_ids=torch.arange(len(prompts)),

@@ -105,6 +105,10 @@ class DiffusionModel(Protocol):
         """Pictures, the autoencoder in float32."""
         ...
 
+    def encode_images(self, images: Sequence[Image]) -> Float[Tensor, "n c h w"]:
+        """Clean latents of pictures of one size, the inverse of `decode`."""
+        ...
+
     def lora_targets(self, names: str | Sequence[str]) -> tuple[str, ...]:
         """Module-name endings of a named set (`attention`, `feed_forward`, `all_linear`), or `names` themselves."""
         ...

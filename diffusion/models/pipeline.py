@@ -181,6 +181,14 @@ class DiffusionPipelineModel(ABC):
         # "pil" always gives a list; diffusers annotates all its output types at once.
         return cast("list[Image]", self.pipeline.image_processor.postprocess(pixels, output_type="pil"))
 
+    @torch.no_grad()
+    def encode_images(self, images: Sequence[Image]) -> Float[Tensor, "n c h w"]:
+        """Clean latents of pictures of one size, the inverse of `decode`: the autoencoder's mode, float32."""
+        vae = self.pipeline.vae
+        pixels = self.pipeline.image_processor.preprocess(list(images)).to(vae.device, torch.float32)
+        with torch.autocast(vae.device.type, enabled=False):
+            return self._scaled(self._encode_pixels(pixels))
+
     def lora_targets(self, names: str | Sequence[str]) -> tuple[str, ...]:
         """Module-name endings of `attention`, `feed_forward` or `all_linear` (every linear layer of the blocks)."""
         if not isinstance(names, str):
@@ -235,6 +243,15 @@ class DiffusionPipelineModel(ABC):
         """What the autoencoder takes: latents without the pipeline's scaling and shift."""
         config = self.pipeline.vae.config
         return latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
+
+    def _scaled(self, latents: Tensor) -> Tensor:
+        """Inverse of `_unscaled`."""
+        config = self.pipeline.vae.config
+        return (latents - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
+
+    def _encode_pixels(self, pixels: Tensor) -> Tensor:
+        """The autoencoder's own latents of pixels in [-1, 1]."""
+        return self.pipeline.vae.encode(pixels).latent_dist.mode()
 
     def _last_weight(self) -> Tensor:
         """A weight that differs between checkpoints, for the fingerprint."""
