@@ -170,6 +170,6 @@ def _check_options(
         raise ValueError(f"none of {', '.join(entries)} reads lengths. Leave them out, or choose one of: {able}.")
     if lengths and divergence != "reverse_kl":
         raise ValueError(
-            f"averages over tokens and the divergence {divergence!r} do not go together: the reward is f'(pi / pi_ref) of "
-            "the whole answer, and dividing it by a length means nothing. Use reverse_kl, or leave the lengths out."
+            f"averages over tokens and the divergence {divergence!r} do not go together: the reward is a function of "
+            "the whole answer's ratio, which has no average. Use reverse_kl, or leave the lengths out."
         )

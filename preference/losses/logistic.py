@@ -1,7 +1,7 @@
 """Losses of the DPO family that are made of log sigma.
 
-Symbols as in `pair.py`: x = beta h, a and b the log-ratios of chosen and rejected, eps the label smoothing, softplus(u) =
--log sigma(-u).
+Symbols as in `pair.py`: x = beta h, a and b the log-ratios of chosen and rejected, eps the label smoothing;
+softplus(u) = -log sigma(-u).
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ def exo_pair(pair: Pair) -> Float[Tensor, "n"]:
         form for pairs; eps = 1e-3 there).
     """
     eps = pair.label_smoothing
-    if not 0 < eps < 1:
+    if not eps > 0:
         raise ValueError(
-            f"`exo_pair` needs a label_smoothing above 0 and below 1, found {eps}: it takes log eps. The paper has 1e-3."
+            f"`exo_pair` takes the logarithm of label_smoothing: above 0, please, found {eps}. The paper has 1e-3."
         )
     x = pair.logit
     win, lose = logsigmoid(x), logsigmoid(-x)

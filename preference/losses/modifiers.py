@@ -62,8 +62,7 @@ def wpo_weights(
 
         w(y) = exp( (1/|y|) sum_t [ log pi(y_t) - log sum_v pi(v)^2 ] ),      weight = min(w(y_w) w(y_l), cap)
 
-    The subtrahend is the expected log-probability's scale: a token that the policy itself would draw has a ratio of
-    about 1.
+    sum_v pi(v)^2 is the mean probability of a token that the policy draws itself: such tokens have ratios around 1.
 
     Args:
         chosen: token log-probabilities under the policy, nats.
@@ -75,8 +74,7 @@ def wpo_weights(
         cap: largest weight; None = none. The product can exceed 1, since max pi > sum pi^2.
 
     References:
-        Zhou et al., "WPO: Enhancing RLHF with Weighted Preference Optimization", arXiv:2406.11827, equation 2 and the
-        weight alignment by sampled alignment.
+        Zhou et al., "WPO: Enhancing RLHF with Weighted Preference Optimization", arXiv:2406.11827, equation 2.
     """
 
     def log_weight(log_probs: Tensor, log_sum_squares: Tensor, mask: Tensor) -> Tensor:
