@@ -14,7 +14,8 @@ import sys
 from dataclasses import dataclass
 
 from align.config.estimators import DdpoTracked
-from align.config.pipeline import DrGrpo, FlowGrpo, Grpo, PipelineConfig, Rloo
+from align.config.group_relative import DrGrpo, FlowGrpo, Grpo, Rloo
+from align.config.pipeline import PipelineConfig
 from align.config.shaping import Lsc, WeightedSum, ZScore
 from align.errors import AlignError, did_you_mean
 

@@ -8,20 +8,13 @@ from torch import Tensor
 
 from align.advantages.inputs import AdvantageInputs
 from align.advantages.outcomes import correct_samples
-from align.advantages.registry import shaper
-from align.config.estimators import AspoTool
-from align.config.pipeline import Grpo
+from align.advantages.registry import estimator
+from align.config.shapers import AspoTool
 from align.groups import group_mean
 from align.objectives import per_unit
 
 
-@shaper(
-    AspoTool,
-    base=Grpo(eps=1e-6),
-    requires=("group_ids", "first_tool_pos", "lengths"),
-    optional=("correct",),
-    modality="sequence",
-)
+@estimator(AspoTool)
 def aspo_tool(inputs: AdvantageInputs, options: AspoTool) -> Float[Tensor, "n *t"]:
     """Shift of the advantage by how early the first tool call is, among correct answers with one.
 

@@ -49,7 +49,7 @@ def group_weights(rates: Float[Tensor, "n"], shape: BetaShape, max_weight: float
     return (-log_density).exp().clamp(max=max_weight)
 
 
-@estimator(Bnpo, requires=("group_ids",), scope="batch", decomposes=True)
+@estimator(Bnpo)
 def bnpo(inputs: AdvantageInputs, options: Bnpo) -> AdvantageResult:
     """Group-centred reward in [0, 1] times the inverse density of the group's success rate.
 

@@ -14,7 +14,7 @@ from align.advantages.inputs import AdvantageInputs, AdvantageResult
 from align.advantages.normalise import group_centred
 from align.advantages.registry import estimator
 from align.config.estimators import Canon
-from align.groups import Scope, group_first, group_is_constant, group_mean, group_rank, group_size
+from align.groups import group_first, group_is_constant, group_mean, group_rank, group_size
 
 STEPS, WARMUP, CYCLE = 150, 30, 40  # the released cosine schedule: 30 steps up, then three cycles of 40 down
 
@@ -61,16 +61,7 @@ class Halves:
     high_mean: Float[Tensor, "n"]
 
 
-def _scope(options: Canon) -> Scope:
-    return "batch" if options.schedule.startswith("accuracy") or options.split == "random" else "group"
-
-
-def _also_requires(options: Canon) -> tuple[str, ...]:
-    metric = ("metric",) if options.split == "metric" else ()
-    return (*metric, "step") if options.schedule.startswith("cosine") else metric
-
-
-@estimator(Canon, requires=("group_ids",), also_requires=_also_requires, scope=_scope)
+@estimator(Canon)
 def canon(inputs: AdvantageInputs, options: Canon) -> AdvantageResult:
     """Weighted comparison with the own and the other half of the group, halves by a metric.
 

@@ -50,7 +50,7 @@ def answer_entropy(codes: Int[Tensor, "n"], group_ids: Int[Tensor, "n"]) -> Floa
     return group_mean(-(share + 1e-8).log2(), group_ids).clamp(min=0.0)
 
 
-@estimator(CopoConsistency, requires=("group_ids", "answers"), optional=("correct",), scope="batch")
+@estimator(CopoConsistency)
 def copo_consistency(inputs: AdvantageInputs, options: CopoConsistency) -> AdvantageResult:
     """GRPO's advantage, with a second one between groups and the weight that blends their losses.
 

@@ -14,7 +14,7 @@ from align.config.estimators import DdpoTracked
 from align.groups import group_codes, group_is_constant, group_mean, group_min, group_rank, group_size, group_std
 
 
-@estimator(DdpoTracked, requires=("prompt_ids",), scope="batch", stateful=True, min_group=1, exact_zero=False)
+@estimator(DdpoTracked)
 def ddpo_tracked(inputs: AdvantageInputs, options: DdpoTracked, state: Mapping[str, Tensor]) -> AdvantageResult:
     """Reward in standard deviations from the mean of what its prompt has earned lately.
 

@@ -8,10 +8,10 @@ from torch import Tensor
 from align.advantages.inputs import AdvantageInputs
 from align.advantages.normalise import group_centred
 from align.advantages.registry import estimator
-from align.config.pipeline import DrGrpo
+from align.config.group_relative import DrGrpo
 
 
-@estimator(DrGrpo, requires=("group_ids",))
+@estimator(DrGrpo)
 def dr_grpo(inputs: AdvantageInputs, options: DrGrpo) -> Float[Tensor, "n"]:
     """Reward minus the group's mean.
 

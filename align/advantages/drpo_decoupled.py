@@ -70,14 +70,7 @@ def drpo_weights(
     )
 
 
-@estimator(
-    DrpoDecoupled,
-    requires=("group_ids", "mask", "logprobs"),
-    optional=("correct",),
-    stage="loss",
-    min_group=1,
-    exact_zero=False,
-)
+@estimator(DrpoDecoupled)
 def drpo_decoupled(inputs: AdvantageInputs, options: DrpoDecoupled) -> AdvantageResult:
     """DRPO's objective as one constant per sample: the weight of its mean log-probability.
 

@@ -8,15 +8,11 @@ from torch import Tensor
 from align.advantages.inputs import AdvantageInputs
 from align.advantages.normalise import group_standardised
 from align.advantages.registry import estimator
-from align.config.pipeline import FlowGrpo
-from align.groups import Scope
+from align.config.declarations import scope_of
+from align.config.group_relative import FlowGrpo
 
 
-def _scope(options: FlowGrpo) -> Scope:
-    return "batch" if options.global_std else "group"
-
-
-@estimator(FlowGrpo, requires=("group_ids",), scope=_scope)
+@estimator(FlowGrpo)
 def flow_grpo(inputs: AdvantageInputs, options: FlowGrpo) -> Float[Tensor, "n"]:
     """Group-centred reward over the population standard deviation of the whole batch.
 
@@ -35,7 +31,7 @@ def flow_grpo(inputs: AdvantageInputs, options: FlowGrpo) -> Float[Tensor, "n"]:
     return group_standardised(
         inputs.rewards,
         inputs.ids,
-        scope=_scope(options),
+        scope=scope_of(options),
         unbiased=options.unbiased,
         eps=options.eps,
         eps_mode=options.eps_mode,

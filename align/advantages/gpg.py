@@ -12,7 +12,7 @@ from align.advantages.registry import estimator
 from align.config.estimators import Gpg
 
 
-@estimator(Gpg, requires=("group_ids",), scope="batch")
+@estimator(Gpg)
 def gpg(inputs: AdvantageInputs, options: Gpg) -> Float[Tensor, "n"]:
     """Reward minus group mean, over the share of samples with a reward other than 0.
 

@@ -9,15 +9,12 @@ from torch import Tensor
 from align.advantages.inputs import AdvantageInputs
 from align.advantages.normalise import EPS_MODES, group_centred, group_standardised
 from align.advantages.registry import estimator
-from align.config.pipeline import Grpo
-from align.groups import Scope, group_max, group_mean, group_min, group_rank, group_size
+from align.config.declarations import scope_of
+from align.config.group_relative import Grpo
+from align.groups import group_max, group_mean, group_min, group_rank, group_size
 
 
-def _scope(options: Grpo) -> Scope:
-    return "batch" if options.scale == "batch" else "group"
-
-
-@estimator(Grpo, requires=("group_ids",), scope=_scope)
+@estimator(Grpo)
 def grpo(inputs: AdvantageInputs, options: Grpo) -> Float[Tensor, "n"]:
     """Group z-score.
 
@@ -41,7 +38,7 @@ def grpo(inputs: AdvantageInputs, options: Grpo) -> Float[Tensor, "n"]:
     return group_standardised(
         inputs.rewards,
         inputs.ids,
-        scope=_scope(options),
+        scope=scope_of(options),
         unbiased=options.unbiased,
         eps=options.eps,
         eps_mode=options.eps_mode,

@@ -15,7 +15,7 @@ from align.groups import group_first, group_is_constant, group_max
 from align.objectives.hapo import entropy_positions
 
 
-@estimator(HapoTokenGroup, requires=("group_ids", "lengths"), optional=("mask", "entropies"))
+@estimator(HapoTokenGroup)
 def hapo_token_group(inputs: AdvantageInputs, options: HapoTokenGroup) -> AdvantageResult:
     """z-score with mean and population deviation weighted by tokens.
 

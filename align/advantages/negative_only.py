@@ -6,12 +6,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from align.advantages.inputs import AdvantageInputs
-from align.advantages.registry import shaper
-from align.config.estimators import NegativeOnly
-from align.config.pipeline import Grpo
+from align.advantages.registry import estimator
+from align.config.shapers import NegativeOnly
 
 
-@shaper(NegativeOnly, base=Grpo(eps=1e-6))
+@estimator(NegativeOnly)
 def negative_only(inputs: AdvantageInputs, options: NegativeOnly) -> Float[Tensor, "n *t"]:
     """The advantage where it is negative, else 0.
 

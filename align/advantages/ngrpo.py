@@ -13,7 +13,7 @@ from align.config.estimators import Ngrpo
 from align.groups import group_is_constant, group_mean, group_size
 
 
-@estimator(Ngrpo, requires=("group_ids",), min_group=1, exact_zero=False)
+@estimator(Ngrpo)
 def ngrpo(inputs: AdvantageInputs, options: Ngrpo) -> Float[Tensor, "n"]:
     """Group z-score after K virtual samples of reward r_max have joined the group.
 

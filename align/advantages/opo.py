@@ -20,7 +20,7 @@ def length_weighted_mean(
     return weighted.where(total > 0, group_mean(values, group_ids))
 
 
-@estimator(Opo, requires=("group_ids", "lengths"))
+@estimator(Opo)
 def opo(inputs: AdvantageInputs, options: Opo) -> Float[Tensor, "n"]:
     """Reward minus the length-weighted mean of the group.
 

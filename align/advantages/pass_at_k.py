@@ -12,7 +12,7 @@ from align.config.estimators import PassAtK
 from align.groups import group_max, group_size, group_std
 
 
-@estimator(PassAtK, requires=("group_ids",))
+@estimator(PassAtK)
 def pass_at_k(inputs: AdvantageInputs, options: PassAtK) -> Float[Tensor, "n"]:
     """Lead of the best sample of a group over its second best; 0 for all others.
 

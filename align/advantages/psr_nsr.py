@@ -20,7 +20,7 @@ SIGNALS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 }
 
 
-@estimator(PsrNsr, optional=("correct",), min_group=1, exact_zero=False)
+@estimator(PsrNsr)
 def psr_nsr(inputs: AdvantageInputs, options: PsrNsr) -> Float[Tensor, "n"]:
     """A number per sample, without any comparison.
 

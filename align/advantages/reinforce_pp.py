@@ -15,19 +15,7 @@ from align.config.estimators import ReinforcePP
 from align.objectives import kl_estimate
 
 
-def _also_requires(options: ReinforcePP) -> tuple[str, ...]:
-    return ("mask", "logprobs", "ref_logprobs") if options.kl_beta else ()
-
-
-@estimator(
-    ReinforcePP,
-    optional=("mask", "token_rewards"),
-    also_requires=_also_requires,
-    scope="batch",
-    granularity="token",
-    min_group=1,
-    exact_zero=False,
-)
+@estimator(ReinforcePP)
 def reinforce_pp(inputs: AdvantageInputs, options: ReinforcePP) -> Float[Tensor, "n"] | Float[Tensor, "n t"]:
     """Discounted return of each position, whitened over the batch.
 

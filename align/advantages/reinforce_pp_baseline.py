@@ -15,15 +15,7 @@ from align.config.estimators import ReinforcePPBaseline
 from align.groups import group_is_constant, group_size
 
 
-@estimator(
-    ReinforcePPBaseline,
-    requires=("group_ids",),
-    optional=("mask",),
-    scope="batch",
-    granularity="token",
-    min_group=1,
-    exact_zero=False,
-)
+@estimator(ReinforcePPBaseline)
 def reinforce_pp_baseline(
     inputs: AdvantageInputs, options: ReinforcePPBaseline
 ) -> Float[Tensor, "n"] | Float[Tensor, "n t"]:

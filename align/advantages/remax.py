@@ -10,7 +10,7 @@ from align.advantages.registry import estimator
 from align.config.estimators import Remax
 
 
-@estimator(Remax, requires=("greedy_rewards",), min_group=1, exact_zero=False)
+@estimator(Remax)
 def remax(inputs: AdvantageInputs, options: Remax) -> Float[Tensor, "n"]:
     """Reward minus the reward that the policy earns when it does not explore.
 

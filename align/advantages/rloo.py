@@ -8,11 +8,11 @@ from torch import Tensor
 from align.advantages.inputs import AdvantageInputs
 from align.advantages.normalise import group_centred
 from align.advantages.registry import estimator
-from align.config.pipeline import Rloo
+from align.config.group_relative import Rloo
 from align.groups import group_size
 
 
-@estimator(Rloo, requires=("group_ids",))
+@estimator(Rloo)
 def rloo(inputs: AdvantageInputs, options: Rloo) -> Float[Tensor, "n"]:
     """Reward minus the mean reward of the *other* samples of the same prompt.
 

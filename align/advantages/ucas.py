@@ -9,24 +9,15 @@ from torch import Tensor
 from align.advantages.credit.units import trained_positions
 from align.advantages.inputs import AdvantageInputs, AdvantageResult
 from align.advantages.normalise import group_standardised
-from align.advantages.registry import shaper
-from align.config.estimators import Ucas
-from align.config.pipeline import Grpo
+from align.advantages.registry import estimator
+from align.config.shapers import Ucas
 from align.groups import group_is_constant
 from align.objectives import per_unit
 
 CLOSE = 1e-6  # a batch whose logits span less than this has no scale
 
 
-@shaper(
-    Ucas,
-    base=Grpo(eps=1e-6),
-    requires=("group_ids", "mask", "self_certainty", "token_logits"),
-    scope="batch",
-    granularity="token",
-    min_group=2,
-    modality="sequence",
-)
+@estimator(Ucas)
 def ucas(inputs: AdvantageInputs, options: Ucas) -> AdvantageResult:
     """Damp what is confident and right, punish what is confident and wrong, and press on certain tokens.
 

@@ -12,9 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from align.advantages.inputs import AdvantageInputs, AdvantageResult
-from align.advantages.registry import shaper
-from align.config.estimators import VerlEffectiveRank
-from align.config.pipeline import Grpo
+from align.advantages.registry import estimator
+from align.config.shapers import VerlEffectiveRank
 from align.objectives import per_unit
 
 State = Mapping[str, Tensor | int | float | str]
@@ -76,16 +75,7 @@ def _rank_of_gram(gram: Float[Tensor, "l l"], width: int) -> float:
     return float((-(share * (share + 1e-8).log()).sum()).exp())
 
 
-@shaper(
-    VerlEffectiveRank,
-    base=Grpo(eps=1e-6),
-    requires=("rank_features",),
-    optional=("mask",),
-    also_requires=lambda options: ("mask",) if options.where == "last" else (),
-    scope="batch",
-    stateful=True,
-    modality="sequence",
-)
+@estimator(VerlEffectiveRank)
 def verl_effective_rank(inputs: AdvantageInputs, options: VerlEffectiveRank, state: State) -> AdvantageResult:
     """Bonus for exploring (rank) or exploiting (velocity of the rank) more than the running average.
 

@@ -7,14 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from align.advantages.inputs import AdvantageInputs
-from align.advantages.registry import shaper
-from align.config.estimators import XrpoNovelty
-from align.config.pipeline import Grpo
+from align.advantages.registry import estimator
+from align.config.shapers import XrpoNovelty
 from align.groups import group_mean
 from align.objectives import mean_log_probs, per_unit
 
 
-@shaper(XrpoNovelty, base=Grpo(eps=1e-6), requires=("group_ids", "logprobs"), optional=("mask",), modality="sequence")
+@estimator(XrpoNovelty)
 def xrpo_novelty(inputs: AdvantageInputs, options: XrpoNovelty) -> Float[Tensor, "n *t"]:
     """More advantage for good answers that the policy found less likely than the rest of the group.
 

@@ -1,19 +1,45 @@
-"""Settings of the estimators that decide which token, step, turn or denoising step earns the credit. Torch-free.
+"""Settings of the estimators that spread one rollout's reward over its tokens, turns or steps. Torch-free.
 
 Each class is the registration of its `kind`; the implementation with the same name is in `align/advantages/credit`.
-Defaults are the form of the paper; what a release does differently is a named value of an option.
+Those that compare rollouts where they meet are in `trees.py`. Defaults are the form of the paper; what a release does
+differently is a named value of an option.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
+from align.config.declarations import Scope, declare
 from align.config.numbers import Count, NonNegativeFloat, PositiveFloat, PositiveInt, Share
 
-Singleton: TypeAlias = Literal["zero", "raw", "error"]
+
+def _whitened_scope(options: Gae | Egae | Returns | SpoChain) -> Scope:
+    """Whitening looks at the whole batch."""
+    return "batch" if options.whiten else "group"
 
 
+def _pure_scope(options: PureMin) -> Scope:
+    """Whitening, and the longest answer of the batch, need all rows."""
+    return "batch" if options.release == "verl" or (options.release == "none" and not options.max_length) else "group"
+
+
+def _mars_scope(options: MarsTurn) -> Scope:
+    return "batch" if options.release else "group"
+
+
+def _gain_scope(options: ReferenceGain) -> Scope:
+    return "batch" if options.scale == "batch" else "group"
+
+
+@declare(
+    requires=("mask", "values"),
+    optional=("token_rewards",),
+    scope=_whitened_scope,
+    granularity="token",
+    min_group=1,
+    exact_zero=False,
+)
 @dataclass(frozen=True, kw_only=True)
 class Gae:
     """Generalised advantage estimation from a critic. Schulman et al., arXiv:1506.02438, equation 16.
@@ -35,6 +61,15 @@ class Gae:
     """Subtract the batch's mean over trained positions and divide by its unbiased standard deviation."""
 
 
+@declare(
+    requires=("mask", "values", "truncated"),
+    optional=("token_rewards", "policy_window_mask"),
+    also_requires=lambda options: ("bootstrap_values",) if options.bootstrap == "given" else (),
+    scope=_whitened_scope,
+    granularity="token",
+    min_group=1,
+    exact_zero=False,
+)
 @dataclass(frozen=True, kw_only=True)
 class Egae:
     """GAE in which a truncated sample goes on at its last value. T-PPO, arXiv:2506.15050.
@@ -58,6 +93,14 @@ class Egae:
     """Subtract the batch's mean over trained positions and divide by its unbiased standard deviation."""
 
 
+@declare(
+    requires=("mask",),
+    optional=("token_rewards",),
+    scope=_whitened_scope,
+    granularity="token",
+    min_group=1,
+    exact_zero=False,
+)
 @dataclass(frozen=True, kw_only=True)
 class Returns:
     """Discounted sum of the rewards from a position on: REINFORCE without a baseline.
@@ -76,6 +119,13 @@ class Returns:
     """Subtract the batch's mean over trained positions and divide by its unbiased standard deviation."""
 
 
+@declare(
+    requires=("group_ids", "mask", "token_rewards", "step_end"),
+    scope=_pure_scope,
+    granularity="token",
+    modality="sequence",
+    exact_zero=False,  # equal outcomes with different steps are a signal
+)
 @dataclass(frozen=True, kw_only=True)
 class PureMin:
     """A chain of reasoning steps is worth its worst step. PURE, arXiv:2504.15275.
@@ -95,33 +145,19 @@ class PureMin:
     """Longest allowed answer, the paper's divisor of the baseline; `null` = the longest of the batch."""
     release: Literal["none", "main_token", "main_step", "verl"] = "none"
     """`none` = the paper; else one of the forms of the released code."""
-    singleton: Singleton = "zero"
+    singleton: Literal["zero", "raw", "error"] = "zero"
     """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Salt:
-    """GRPO, averaged over all rollouts that take the same step. arXiv:2510.20022 (second-hand).
-
-    Use it where rollouts of a prompt pass through the same states: agents, games, trees.
-    """
-
-    kind: Literal["salt"] = "salt"
-    """Selects this estimator."""
-    trajectory: Literal["grpo", "dr_grpo", "rloo"] = "grpo"
-    """Advantage of a whole rollout: group z-score, group-centred, or against the other rollouts."""
-    unbiased: bool = True
-    """For `grpo`: divide squared deviations by n - 1 (true) or by n (false)."""
-    eps: NonNegativeFloat = 1e-6
-    """For `grpo`: added to the standard deviation."""
-    history: Count | None = 0
-    """Number of earlier (state, action) pairs that must agree, too; `null` = all of them."""
-    counting: Literal["occurrence", "trajectory"] = "occurrence"
-    """A rollout that takes a step twice counts twice, or once."""
-    singleton: Singleton = "zero"
-    """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
-
-
+@declare(
+    requires=("mask", "logprobs"),
+    requires_any=(("values_at_cuts", "values"),),
+    scope=_whitened_scope,
+    granularity="token",
+    modality="sequence",
+    min_group=1,
+    exact_zero=False,  # values differ where rewards do not
+)
 @dataclass(frozen=True, kw_only=True)
 class SpoChain:
     """Change of the value from one cut to the next; cuts where the policy is unsure. SPO, arXiv:2505.23564.
@@ -141,44 +177,14 @@ class SpoChain:
     """Whiten over the positions of the batch that receive an advantage, as the release does."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SpoTree:
-    """Value of a node minus the value of its parent, in a tree of rollouts. SPO, arXiv:2505.23564.
-
-    Use it with trees of rollouts that branch at fixed cuts.
-    """
-
-    kind: Literal["spo_tree"] = "spo_tree"
-    """Selects this estimator."""
-    scale: Literal["none", "std"] = "none"
-    """Divide by the population standard deviation of the siblings, or not (paper's better variant)."""
-    eps: NonNegativeFloat = 1e-8
-    """Added to the standard deviation."""
-    loo: bool = False
-    """Compare a node with its siblings only, not with a mean that contains itself."""
-    singleton: Singleton = "zero"
-    """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tempo:
-    """GRPO plus a temporal difference where rollouts branch. arXiv:2509.18314 (reconstruction).
-
-    Use it where rollouts of a prompt share prefixes; elsewhere it is grpo.
-    """
-
-    kind: Literal["tempo"] = "tempo"
-    """Selects this estimator."""
-    unbiased: bool = True
-    """Divide squared deviations by n - 1 (true) or by n (false)."""
-    eps: NonNegativeFloat = 1e-6
-    """Added to the standard deviation."""
-    loo: bool = False
-    """Leave a rollout out of the means that it is compared with."""
-    singleton: Singleton = "zero"
-    """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
-
-
+@declare(
+    requires=("group_ids", "mask"),
+    requires_any=(("confidence", "token_rewards"), ("turn_id", "turn_end")),
+    granularity="token",
+    modality="sequence",
+    min_group=1,
+    exact_zero=False,  # gains differ where outcomes are equal
+)
 @dataclass(frozen=True, kw_only=True)
 class Igpo:
     """How much a turn raises the policy's confidence in the true answer. arXiv:2510.14967 (ICLR 2026).
@@ -203,6 +209,16 @@ class Igpo:
     positions of rollouts of different length; for parity only. `pools`, `unbiased` and `eps` do nothing then."""
 
 
+@declare(
+    requires=("mask",),
+    requires_any=(("turn_id", "turn_end"),),
+    optional=("token_rewards", "group_ids", "player", "role", "agent"),
+    scope=_mars_scope,
+    granularity="token",
+    modality="both",
+    min_group=1,
+    exact_zero=False,  # turn rewards differ where outcomes are equal
+)
 @dataclass(frozen=True, kw_only=True)
 class MarsTurn:
     """Return from a turn on, minus the mean over all turns of the same player. MARS, arXiv:2510.15414.
@@ -216,6 +232,7 @@ class MarsTurn:
     """The five steps of the released self-play configuration instead of the paper's formula; for parity only."""
 
 
+@declare(requires=("group_ids",), optional=("agent", "parent", "call"), scope="batch", modality="both", min_group=1)
 @dataclass(frozen=True, kw_only=True)
 class MGrpo:
     """Main agent and sub-agents, each compared with its kind. M-GRPO, arXiv:2511.13288.
@@ -237,71 +254,13 @@ class MGrpo:
     """Added to the standard deviation."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gigpo:
-    """GRPO over episodes plus a comparison of all steps that start in the same state. arXiv:2505.10978.
-
-    Use it for agents whose environment states recur over the rollouts of a prompt.
-    """
-
-    kind: Literal["gigpo"] = "gigpo"
-    """Selects this estimator."""
-    omega: NonNegativeFloat = 1.0
-    """Weight of the comparison of steps."""
-    gamma: Share = 0.95
-    """Discount per step."""
-    scale: Literal["std", "none"] = "std"
-    """Divide both comparisons by their standard deviation, or not."""
-    unbiased: bool = True
-    """Divide squared deviations by n - 1 (true) or by n (false)."""
-    eps: NonNegativeFloat = 1e-6
-    """Added to the standard deviation."""
-    singleton: Singleton = "zero"
-    """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BranchGrpo:
-    """Nodes of a denoising tree compared with the nodes of the same depth. BranchGRPO, arXiv:2509.06040.
-
-    Use it for denoising trees, compared depth by depth.
-    """
-
-    kind: Literal["branch_grpo"] = "branch_grpo"
-    """Selects this estimator."""
-    node_value: Literal["leaves", "children", "logprob"] = "leaves"
-    """Value of a node: mean of its leaves, mean of its children, or children weighted by softmax(log-probability)."""
-    unbiased: bool = True
-    """Divide squared deviations by n - 1 (true) or by n (false)."""
-    eps: NonNegativeFloat = 1e-8
-    """Added to the standard deviation."""
-    smallest_std: NonNegativeFloat = 1e-6
-    """A depth with a smaller standard deviation gets 0."""
-    clip: PositiveFloat | None = 5.0
-    """Clip advantages to [-clip, clip]; `null` switches it off."""
-    singleton: Singleton = "zero"
-    """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TreeGrpo:
-    """Leaves compared with each other, then averaged towards the root. TreeGRPO, arXiv:2512.08153 (second-hand).
-
-    Use it for denoising trees, with credit flowing from the leaves up.
-    """
-
-    kind: Literal["tree_grpo"] = "tree_grpo"
-    """Selects this estimator."""
-    node_value: Literal["leaves", "children", "logprob"] = "leaves"
-    """Advantage of a node: mean of its leaves, mean of its children, or weighted by softmax(log-probability)."""
-    unbiased: bool = True
-    """Divide squared deviations by n - 1 (true) or by n (false)."""
-    eps: NonNegativeFloat = 1e-8
-    """Added to the standard deviation."""
-    singleton: Singleton = "zero"
-    """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
-
-
+@declare(
+    requires=("reference_rewards",),
+    optional=("group_ids",),
+    scope=_gain_scope,
+    min_group=1,
+    exact_zero=False,  # equal rewards above the reference are a signal
+)
 @dataclass(frozen=True, kw_only=True)
 class ReferenceGain:
     """Reward minus what the reference policy scored on the same prompt. No group is needed.
@@ -315,51 +274,3 @@ class ReferenceGain:
     """Divide by nobody's spread, or by the root mean square of the gains of the group or of the batch."""
     eps: NonNegativeFloat = 1e-6
     """Added to the divisor."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbabilityMask:
-    """Only positions at which the policy was unsure keep their advantage. The mask of SPO, arXiv:2505.23564.
-
-    Use it after any base on texts, to train only where the policy was unsure.
-    """
-
-    kind: Literal["probability_mask"] = "probability_mask"
-    """Selects this shaper."""
-    rho: PositiveFloat = 0.9
-    """A position is unsure if its probability is below this."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoveltyBonus:
-    """Adds a bonus for rarely seen states, global times episodic, compared within the group. Off by default.
-
-    Use it after any base, where rewards are rare and states can be counted.
-    """
-
-    kind: Literal["novelty_bonus"] = "novelty_bonus"
-    """Selects this shaper."""
-    coefficient: NonNegativeFloat = 0.0
-    """Size of the bonus of a state seen for the first time ever, in the unit of the advantages; 0 = off."""
-
-
-CreditBase: TypeAlias = (
-    Gae
-    | Egae
-    | Returns
-    | PureMin
-    | Salt
-    | SpoChain
-    | SpoTree
-    | Tempo
-    | Igpo
-    | MarsTurn
-    | MGrpo
-    | Gigpo
-    | BranchGrpo
-    | TreeGrpo
-    | ReferenceGain
-)
-"""Estimators that make advantages from rewards."""
-CreditShaper: TypeAlias = ProbabilityMask | NoveltyBonus
-"""Those that change advantages."""

@@ -1,6 +1,6 @@
-"""Settings of the estimators that compare whole samples, of the shapers, and of methods that replace the loss.
+"""Settings of the estimators that compare whole samples, and of methods that replace the loss. Torch-free.
 
-Torch-free. Each class is the registration of its `kind`; the formula is the file of that name in `align/advantages`.
+Each class is the registration of its `kind`; the formula is the file of that name in `align/advantages`.
 Defaults are the paper's, or the released code's where the paper is silent; the formula's docstring says which.
 """
 
@@ -9,9 +9,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from align.config.numbers import Count, Decay, NonNegativeFloat, PositiveFloat, PositiveInt, Share
+from align.config.declarations import Scope, declare
+from align.config.numbers import Count, NonNegativeFloat, PositiveFloat, PositiveInt, Share
 
 
+def _kl_requires(options: ReinforcePP) -> tuple[str, ...]:
+    return ("mask", "logprobs", "ref_logprobs") if options.kl_beta else ()
+
+
+def _canon_scope(options: Canon) -> Scope:
+    return "batch" if options.schedule.startswith("accuracy") or options.split == "random" else "group"
+
+
+def _canon_requires(options: Canon) -> tuple[str, ...]:
+    metric = ("metric",) if options.split == "metric" else ()
+    return (*metric, "step") if options.schedule.startswith("cosine") else metric
+
+
+@declare(
+    optional=("mask", "token_rewards"),
+    also_requires=_kl_requires,
+    scope="batch",
+    granularity="token",
+    min_group=1,
+    exact_zero=False,
+)
 @dataclass(frozen=True, kw_only=True)
 class ReinforcePP:
     """Return of each token, whitened over all tokens of the batch: REINFORCE++. Hu, arXiv:2501.03262.
@@ -33,6 +55,14 @@ class ReinforcePP:
     """Added to the variance."""
 
 
+@declare(
+    requires=("group_ids",),
+    optional=("mask",),
+    scope="batch",
+    granularity="token",
+    min_group=1,
+    exact_zero=False,
+)
 @dataclass(frozen=True, kw_only=True)
 class ReinforcePPBaseline:
     """Reward minus group mean, whitened over all tokens of the batch. Hu, arXiv:2501.03262.
@@ -52,6 +82,7 @@ class ReinforcePPBaseline:
     """What a group with one scored sample brings to the whitening: 0 or the reward itself."""
 
 
+@declare(requires=("group_ids", "lengths"))
 @dataclass(frozen=True, kw_only=True)
 class Opo:
     """reward - length-weighted mean of the group: OPO. Hao et al., arXiv:2505.23585.
@@ -65,6 +96,7 @@ class Opo:
     """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
 
 
+@declare(requires=("group_ids",), scope="batch")
 @dataclass(frozen=True, kw_only=True)
 class Gpg:
     """(reward - group mean) times samples over samples with a reward: GPG. Chu et al., arXiv:2504.02546.
@@ -80,6 +112,7 @@ class Gpg:
     """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
 
 
+@declare(requires=("group_ids",))
 @dataclass(frozen=True, kw_only=True)
 class PassAtK:
     """The best sample of a group gets its lead over the second best, all others 0. Tang et al., arXiv:2503.19595.
@@ -99,6 +132,7 @@ class PassAtK:
     """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
 
 
+@declare(requires=("greedy_rewards",), min_group=1, exact_zero=False)
 @dataclass(frozen=True, kw_only=True)
 class Remax:
     """reward - reward of a greedy rollout of the same prompt: ReMax. Li et al., arXiv:2310.10505.
@@ -110,6 +144,7 @@ class Remax:
     """Selects this estimator."""
 
 
+@declare(optional=("correct",), min_group=1, exact_zero=False)
 @dataclass(frozen=True, kw_only=True)
 class PsrNsr:
     """Learn from successes, from failures, or mostly from failures: PSR, NSR, W-REINFORCE. arXiv:2506.01347.
@@ -127,6 +162,7 @@ class PsrNsr:
     """Reward of a success, where `correct` is not given."""
 
 
+@declare(requires=("group_ids",), min_group=1, exact_zero=False)
 @dataclass(frozen=True, kw_only=True)
 class Ngrpo:
     """Group z-score with a virtual best sample in every group: NGRPO. Nan et al., arXiv:2509.18851.
@@ -148,6 +184,7 @@ class Ngrpo:
     """What a group with one scored sample gets: the formula holds for it, too; released code: the reward itself."""
 
 
+@declare(requires=("group_ids",), scope="batch", decomposes=True)
 @dataclass(frozen=True, kw_only=True)
 class Bnpo:
     """Group-centred reward, weighted by a Beta density of the group's success rate: BNPO. arXiv:2506.02864.
@@ -169,6 +206,7 @@ class Bnpo:
     """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
 
 
+@declare(requires=("group_ids",), also_requires=_canon_requires, scope=_canon_scope)
 @dataclass(frozen=True, kw_only=True)
 class Canon:
     """Compare a sample with the half of its group that has a higher or lower metric: CANON. arXiv:2509.23962.
@@ -198,6 +236,7 @@ class Canon:
     """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
 
 
+@declare(requires=("group_ids", "answers"), optional=("correct",), scope="batch")
 @dataclass(frozen=True, kw_only=True)
 class CopoConsistency:
     """Comparisons within and between groups, blended by how far the answers agree: COPO. arXiv:2508.04138.
@@ -232,6 +271,13 @@ class CopoConsistency:
     """What a group with fewer than two scored samples gets from the comparison within it."""
 
 
+@declare(
+    requires=("group_ids", "mask", "logprobs"),
+    optional=("correct",),
+    stage="loss",
+    min_group=1,
+    exact_zero=False,
+)
 @dataclass(frozen=True, kw_only=True)
 class DrpoDecoupled:
     """Correct samples weighted by a preference for short ones, apart from wrong ones: DRPO. arXiv:2510.04474.
@@ -251,6 +297,7 @@ class DrpoDecoupled:
     """Reward of a correct sample, where `correct` is not given."""
 
 
+@declare(requires=("group_ids", "lengths"), optional=("mask", "entropies"))
 @dataclass(frozen=True, kw_only=True)
 class HapoTokenGroup:
     """Token-weighted group z-score, and the entropy positions of HAPO's loss. arXiv:2509.16591.
@@ -274,6 +321,7 @@ class HapoTokenGroup:
     """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
 
 
+@declare(requires=("prompt_ids",), scope="batch", stateful=True, min_group=1, exact_zero=False)
 @dataclass(frozen=True, kw_only=True)
 class DdpoTracked:
     """z-score against the last rewards of the same prompt over the steps: DDPO. Black et al., arXiv:2305.13301.
@@ -291,98 +339,3 @@ class DdpoTracked:
     """Divide squared deviations by n - 1 (true) or by n (false)."""
     eps: NonNegativeFloat = 1e-6
     """Added to the standard deviation."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NegativeOnly:
-    """Only the negative advantages: GRPO-N (a reconstruction).
-
-    Use it after any base, to push failures down and leave successes alone.
-    """
-
-    kind: Literal["negative_only"] = "negative_only"
-    """Selects this shaper."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class XrpoNovelty:
-    """More for correct answers that were unlikely: XRPO (a reconstruction). arXiv:2510.06672.
-
-    Use it after any base, to favour right answers that the policy finds unlikely.
-    """
-
-    kind: Literal["xrpo_novelty"] = "xrpo_novelty"
-    """Selects this shaper."""
-    lam: NonNegativeFloat = 2.5
-    """Size of the bonus."""
-    kappa: NonNegativeFloat = 0.5
-    """Largest bonus as a share of the advantage."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ucas:
-    """Damp what is confident and right, punish what is confident and wrong: UCAS. arXiv:2510.10649.
-
-    Use it after grpo, where the policy is confidently wrong.
-    """
-
-    kind: Literal["ucas"] = "ucas"
-    """Selects this shaper."""
-    positive: float = 0.25
-    """Strength of the damping of good samples."""
-    negative: float = 0.35
-    """Strength of the punishment of bad samples."""
-    token: float = 0.05
-    """Largest amount subtracted from a token, at the largest logit of the batch."""
-    reduction: Literal["mean", "sum"] = "mean"
-    """Certainty of a sample: mean over its tokens, or (released) the sum, which grows with length."""
-    skip_zero_groups: bool = False
-    """Leave samples of advantage 0 at 0; otherwise each of their tokens is pushed down a little."""
-    eps: NonNegativeFloat = 1e-6
-    """Added to the standard deviation of certainties."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AspoTool:
-    """More for correct answers that call a tool early: ASPO. arXiv:2508.19201.
-
-    Use it after a base, for agents that should call a tool early.
-    """
-
-    kind: Literal["aspo_tool"] = "aspo_tool"
-    """Selects this shaper."""
-    delta: float = -2.0
-    """Advantage per mean response length of delay; negative rewards early calls."""
-    k: NonNegativeFloat = 0.7
-    """Largest shift as a share of the advantage; below 1 no sign can change."""
-    success_value: float = 1.0
-    """Reward of a correct sample, where `correct` is not given."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerlEffectiveRank:
-    """More for responses whose hidden states spread over more dimensions than usual: VERL. arXiv:2509.23808.
-
-    Use it after a base, where hidden states are at hand and exploration dries up.
-    """
-
-    kind: Literal["verl_effective_rank"] = "verl_effective_rank"
-    """Selects this shaper."""
-    rate: Share = 0.3
-    """How much of each batch enters the running means."""
-    kappa: PositiveFloat = 2.0
-    """The bonus is at most the absolute advantage over kappa."""
-    gain: float = 2.0
-    """Steepness with which acceleration of the rank moves the weight to exploration."""
-    limit: PositiveFloat = 5.0
-    """Largest relative deviation from the running mean."""
-    scale: NonNegativeFloat = 1.0
-    """Size of the bonus."""
-    score_range: tuple[float, float] | None = None
-    """Lowest and highest score: the bonus shrinks as the running score rises to the highest; `null` keeps it."""
-    score_rate: Decay = 0.3
-    """How much of each batch enters the running score."""
-    where: Literal["all", "last"] = "all"
-    """Shape the whole response, or (released) its last token only."""
-    timing: Literal["previous", "released"] = "previous"
-    """Compare with means up to the previous step, or (released) that end two steps earlier and start at 0."""

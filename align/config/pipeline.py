@@ -1,28 +1,25 @@
-"""Settings of the shared path from rewards to advantages: the whole pipeline, and the first estimators. Torch-free.
+"""Settings of the shared path from rewards to advantages: the whole pipeline. Torch-free.
 
-Each class is the registration of its `kind`; the implementation with the same name is in `align/shaping` or
-`align/advantages`. Presets of the literature differ only in these numbers (docs: "One standard deviation, many
-presets").
+Each class of its parts is the registration of its `kind`; the implementation with the same name is in `align/shaping`
+or `align/advantages`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
-from align.config.credit import CreditBase, CreditShaper
+from align.config.credit import Egae, Gae, Igpo, MarsTurn, MGrpo, PureMin, ReferenceGain, Returns, SpoChain
 from align.config.estimators import (
-    AspoTool,
     Bnpo,
     Canon,
     CopoConsistency,
     DdpoTracked,
     Gpg,
     HapoTokenGroup,
-    NegativeOnly,
     Ngrpo,
     Opo,
     PassAtK,
@@ -30,83 +27,20 @@ from align.config.estimators import (
     ReinforcePP,
     ReinforcePPBaseline,
     Remax,
+)
+from align.config.group_relative import DrGrpo, FlowGrpo, Grpo, Rloo
+from align.config.numbers import PositiveFloat
+from align.config.shapers import (
+    AspoTool,
+    NegativeOnly,
+    NoveltyBonus,
+    ProbabilityMask,
     Ucas,
     VerlEffectiveRank,
     XrpoNovelty,
 )
-from align.config.numbers import NonNegativeFloat, PositiveFloat
 from align.config.shaping import Combine, FixedWeights, Transform, WeightedSum, Weights
-
-
-@dataclass(frozen=True, kw_only=True)
-class Grpo:
-    """(reward - group mean) / (std + eps). Shao et al., arXiv:2402.03300, section 4.1.2.
-
-    Use it as the plain default: every prompt weighs alike, however far its rewards spread.
-    """
-
-    kind: Literal["grpo"] = "grpo"
-    """Selects this estimator."""
-    scale: Literal["group", "batch", "none"] = "group"
-    """Whose standard deviation divides: the sample's group, the whole batch, or nobody's."""
-    unbiased: bool = True
-    """Divide squared deviations by n - 1 (true) or by n (false)."""
-    eps: NonNegativeFloat = 1e-4
-    """Keeps the division finite."""
-    eps_mode: Literal["add", "floor"] = "add"
-    """How eps enters: std + eps, or max(std, eps)."""
-    singleton: Literal["zero", "raw", "error"] = "zero"
-    """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
-    leave_one_out_std: bool = False
-    """Mean and standard deviation of the *other* samples of the group, as in NeMo-RL; needs `scale: group`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DrGrpo:
-    """reward - group mean. Liu et al., arXiv:2503.20783, section 3.
-
-    Use it where the unit of the rewards means something, or prompts whose rewards hardly differ should hardly count.
-    """
-
-    kind: Literal["dr_grpo"] = "dr_grpo"
-    """Selects this estimator."""
-    singleton: Literal["zero", "raw", "error"] = "zero"
-    """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rloo:
-    """reward - mean of the other samples of the group. Ahmadian et al., arXiv:2402.14740, section 3.
-
-    Use it like dr_grpo, for an unbiased baseline in small groups.
-    """
-
-    kind: Literal["rloo"] = "rloo"
-    """Selects this estimator."""
-    singleton: Literal["zero", "raw", "error"] = "zero"
-    """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FlowGrpo:
-    """Group mean, standard deviation of the whole batch, population form, + 1e-4: Flow-GRPO and AWM as released.
-
-    Use it for pictures with continuous scores: tiny differences of one prompt stay tiny. The default of AWM here.
-    """
-
-    kind: Literal["flow_grpo"] = "flow_grpo"
-    """Selects this estimator."""
-    global_std: bool = True
-    """Divide by the standard deviation of all rewards of the batch (released); false: of the group (the papers)."""
-    unbiased: bool = False
-    """Divide squared deviations by n - 1 (true) or by n (false, released)."""
-    eps: NonNegativeFloat = 1e-4
-    """Keeps the division finite."""
-    eps_mode: Literal["add", "floor"] = "add"
-    """How eps enters: std + eps, or max(std, eps)."""
-    singleton: Literal["zero", "raw", "error"] = "zero"
-    """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
-
+from align.config.trees import BranchGrpo, Gigpo, Salt, SpoTree, Tempo, TreeGrpo
 
 Base = Annotated[
     Grpo
@@ -126,11 +60,26 @@ Base = Annotated[
     | CopoConsistency
     | HapoTokenGroup
     | DdpoTracked
-    | CreditBase,
+    | Gae
+    | Egae
+    | Returns
+    | PureMin
+    | Salt
+    | SpoChain
+    | SpoTree
+    | Tempo
+    | Igpo
+    | MarsTurn
+    | MGrpo
+    | Gigpo
+    | BranchGrpo
+    | TreeGrpo
+    | ReferenceGain,
     Field(discriminator="kind"),
 ]
 Shaper = Annotated[
-    NegativeOnly | XrpoNovelty | Ucas | AspoTool | VerlEffectiveRank | CreditShaper, Field(discriminator="kind")
+    NegativeOnly | XrpoNovelty | Ucas | AspoTool | VerlEffectiveRank | ProbabilityMask | NoveltyBonus,
+    Field(discriminator="kind"),
 ]
 
 

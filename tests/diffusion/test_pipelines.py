@@ -10,8 +10,9 @@ import torch
 
 from align.advantages import available
 from align.advantages.registry import find
+from align.config.group_relative import Grpo
 from align.config.load import load_config
-from align.config.pipeline import Grpo, PipelineConfig
+from align.config.pipeline import PipelineConfig
 from align.errors import AlignError
 from align.presets import PRESETS
 from align.shaping.pipeline import SignalPipeline

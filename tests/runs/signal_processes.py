@@ -15,7 +15,7 @@ from align.advantages import AdvantageInputs, AdvantageResult, available
 from align.advantages.inputs import BATCH_FIELDS
 from align.advantages.registry import Options, find, make_options
 from align.advantages.rules import apply_rules, with_base
-from align.config.pipeline import Grpo
+from align.config.group_relative import Grpo
 from align.engine.distributed import Processes, start_accelerator
 
 ROWS, TOKENS, TURNS = 17, 6, 2

@@ -31,17 +31,11 @@ from align.advantages.credit.tree_values import node_values
 from align.advantages.credit.units import trained_positions
 from align.advantages.inputs import AdvantageInputs, AdvantageResult
 from align.advantages.registry import estimator
-from align.config.credit import BranchGrpo
+from align.config.trees import BranchGrpo
 from align.groups import group_std
 
 
-@estimator(
-    BranchGrpo,
-    requires=("group_ids", "mask"),
-    requires_any=(("step_key", "token_ids"),),
-    also_requires=lambda options: ("logprobs",) if options.node_value == "logprob" else (),
-    granularity="token",
-)
+@estimator(BranchGrpo)
 def branch_grpo(inputs: AdvantageInputs, options: BranchGrpo) -> AdvantageResult:
     """z-score of a node's value among the nodes of its depth."""
     trained = trained_positions(inputs)

@@ -24,23 +24,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from align.advantages.credit.gae import gae_result, whitened_scope
+from align.advantages.credit.gae import gae_result
 from align.advantages.credit.units import last_position, trained_positions
 from align.advantages.inputs import AdvantageInputs, AdvantageResult
 from align.advantages.registry import estimator
 from align.config.credit import Egae
 
 
-@estimator(
-    Egae,
-    requires=("mask", "values", "truncated"),
-    optional=("token_rewards", "policy_window_mask"),
-    also_requires=lambda options: ("bootstrap_values",) if options.bootstrap == "given" else (),
-    scope=whitened_scope,
-    granularity="token",
-    min_group=1,
-    exact_zero=False,
-)
+@estimator(Egae)
 def egae(inputs: AdvantageInputs, options: Egae) -> AdvantageResult:
     """GAE with a value behind the last position of truncated rollouts.
 

@@ -28,24 +28,10 @@ from align.advantages.credit.standard import whiten
 from align.advantages.credit.units import placed_rewards, trained_positions
 from align.advantages.inputs import AdvantageInputs, AdvantageResult
 from align.advantages.registry import estimator
-from align.config.credit import Egae, Gae, Returns
-from align.groups import Scope
+from align.config.credit import Egae, Gae
 
 
-def whitened_scope(options: Gae | Egae | Returns) -> Scope:
-    """Whitening looks at the whole batch."""
-    return "batch" if options.whiten else "group"
-
-
-@estimator(
-    Gae,
-    requires=("mask", "values"),
-    optional=("token_rewards",),
-    scope=whitened_scope,
-    granularity="token",
-    min_group=1,
-    exact_zero=False,
-)
+@estimator(Gae)
 def gae(inputs: AdvantageInputs, options: Gae) -> AdvantageResult:
     """GAE of finished rollouts. `token_rewards` if given, else the reward on the last trained position."""
     return gae_result(inputs, options, torch.zeros_like(inputs.rewards))

@@ -26,17 +26,11 @@ from align.advantages.credit.states import steps_of
 from align.advantages.credit.units import broadcast, placed_rewards, trained_positions, unit_sum
 from align.advantages.inputs import AdvantageInputs, AdvantageResult
 from align.advantages.registry import estimator
-from align.config.credit import Gigpo
+from align.config.trees import Gigpo
 from align.groups import group_size
 
 
-@estimator(
-    Gigpo,
-    requires=("group_ids", "mask", "state_key"),
-    optional=("token_rewards", "turn_id", "turn_end"),
-    granularity="token",
-    exact_zero=False,  # with gamma < 1, equal outcomes reached sooner or later are a signal
-)
+@estimator(Gigpo)
 def gigpo(inputs: AdvantageInputs, options: Gigpo) -> AdvantageResult:
     """Comparison of episodes plus omega times the comparison of steps that start in the same state."""
     trained = trained_positions(inputs)

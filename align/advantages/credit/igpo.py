@@ -42,15 +42,7 @@ from align.config.credit import Igpo
 from align.groups import group_mean
 
 
-@estimator(
-    Igpo,
-    requires=("group_ids", "mask"),
-    requires_any=(("confidence", "token_rewards"), ("turn_id", "turn_end")),
-    granularity="token",
-    modality="sequence",
-    min_group=1,
-    exact_zero=False,  # gains differ where outcomes are equal
-)
+@estimator(Igpo)
 def igpo(inputs: AdvantageInputs, options: Igpo) -> AdvantageResult:
     """Return over turns of standardised gains and outcome."""
     trained = trained_positions(inputs)

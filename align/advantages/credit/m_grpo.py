@@ -41,9 +41,7 @@ from align.config.credit import MGrpo
 from align.groups import group_size
 
 
-@estimator(
-    MGrpo, requires=("group_ids",), optional=("agent", "parent", "call"), scope="batch", modality="both", min_group=1
-)
+@estimator(MGrpo)
 def m_grpo(inputs: AdvantageInputs, options: MGrpo) -> AdvantageResult:
     """z-scores of main rollouts among themselves and of aligned calls among themselves."""
     rewards = inputs.rewards

@@ -43,26 +43,12 @@ from align.advantages.credit.units import (
 from align.advantages.inputs import AdvantageInputs, AdvantageResult
 from align.advantages.registry import estimator
 from align.config.credit import MarsTurn
-from align.groups import Scope, group_mean
+from align.groups import group_mean
 
 ROUNDING = 1e-5  # two returns closer than this are one value in the released form
 
 
-def _scope(options: MarsTurn) -> Scope:
-    return "batch" if options.release else "group"
-
-
-@estimator(
-    MarsTurn,
-    requires=("mask",),
-    requires_any=(("turn_id", "turn_end"),),
-    optional=("token_rewards", "group_ids", "player", "role", "agent"),
-    scope=_scope,
-    granularity="token",
-    modality="both",
-    min_group=1,
-    exact_zero=False,  # turn rewards differ where outcomes are equal
-)
+@estimator(MarsTurn)
 def mars_turn(inputs: AdvantageInputs, options: MarsTurn) -> AdvantageResult:
     """Return from a turn on minus its pool's mean."""
     trained = trained_positions(inputs)

@@ -30,22 +30,13 @@ from align.advantages.credit.standard import centred
 from align.advantages.credit.states import Steps, steps_of
 from align.advantages.credit.units import broadcast, trained_positions
 from align.advantages.inputs import AdvantageInputs, AdvantageResult
-from align.advantages.registry import shaper
-from align.config.credit import NoveltyBonus
-from align.config.pipeline import Grpo
+from align.advantages.registry import estimator
+from align.config.shapers import NoveltyBonus
 
 State = Mapping[str, Tensor]
 
 
-@shaper(
-    NoveltyBonus,
-    base=Grpo(eps=1e-6),
-    requires=("group_ids", "mask", "state_key"),
-    optional=("turn_id", "turn_end"),
-    scope="batch",
-    granularity="token",
-    stateful=True,
-)
+@estimator(NoveltyBonus)
 def novelty_bonus(inputs: AdvantageInputs, options: NoveltyBonus, state: State) -> AdvantageResult:
     """The base's advantages plus the centred bonus, and the counts of this batch added to the state."""
     trained = trained_positions(inputs)

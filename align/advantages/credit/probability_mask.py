@@ -19,12 +19,11 @@ from torch import Tensor
 
 from align.advantages.credit.units import trained_positions
 from align.advantages.inputs import AdvantageInputs, AdvantageResult
-from align.advantages.registry import shaper
-from align.config.credit import ProbabilityMask
-from align.config.pipeline import Grpo
+from align.advantages.registry import estimator
+from align.config.shapers import ProbabilityMask
 
 
-@shaper(ProbabilityMask, base=Grpo(eps=1e-6), requires=("mask", "logprobs"), granularity="token", modality="sequence")
+@estimator(ProbabilityMask)
 def probability_mask(inputs: AdvantageInputs, options: ProbabilityMask) -> AdvantageResult:
     """The base's advantages at unsure positions; `aux["loss_mask"]`: the positions by which the loss is divided."""
     trained = trained_positions(inputs)

@@ -47,8 +47,8 @@ from align.advantages.inputs import AdvantageInputs, AdvantageResult
 from align.advantages.registry import estimator
 from align.advantages.rloo import rloo
 from align.config.credit import PureMin
-from align.config.pipeline import Rloo
-from align.groups import Scope, group_mean, group_size
+from align.config.group_relative import Rloo
+from align.groups import group_mean, group_size
 
 
 @dataclass(frozen=True)
@@ -78,19 +78,7 @@ class Chains:
         return (size * group_mean(per_rollout, self.inputs.ids) - per_rollout) / (size - 1)
 
 
-def _scope(options: PureMin) -> Scope:
-    """Whitening, and the longest answer of the batch, need all rows."""
-    return "batch" if options.release == "verl" or (options.release == "none" and not options.max_length) else "group"
-
-
-@estimator(
-    PureMin,
-    requires=("group_ids", "mask", "token_rewards", "step_end"),
-    scope=_scope,
-    granularity="token",
-    modality="sequence",
-    exact_zero=False,  # equal outcomes with different steps are a signal
-)
+@estimator(PureMin)
 def pure_min(inputs: AdvantageInputs, options: PureMin) -> AdvantageResult:
     """Min-form returns minus a baseline, plus the outcome's leave-one-out advantage.
 

@@ -24,25 +24,15 @@ from torch import Tensor
 from align.advantages.inputs import AdvantageInputs
 from align.advantages.registry import estimator
 from align.config.credit import ReferenceGain
-from align.groups import Scope, group_mean, scoped_ids
+from align.config.declarations import scope_of
+from align.groups import group_mean, scoped_ids
 
 
-def _scope(options: ReferenceGain) -> Scope:
-    return "batch" if options.scale == "batch" else "group"
-
-
-@estimator(
-    ReferenceGain,
-    requires=("reference_rewards",),
-    optional=("group_ids",),
-    scope=_scope,
-    min_group=1,
-    exact_zero=False,  # equal rewards above the reference are a signal
-)
+@estimator(ReferenceGain)
 def reference_gain(inputs: AdvantageInputs, options: ReferenceGain) -> Float[Tensor, "n"]:
     """Reward minus the reference's reward, in the unit of the rewards or in root mean squares."""
     gains = inputs.rewards - inputs.tensor("reference_rewards")
     if options.scale == "none":
         return gains
-    size = group_mean(gains.square(), scoped_ids(inputs.ids, _scope(options))).sqrt()
+    size = group_mean(gains.square(), scoped_ids(inputs.ids, scope_of(options))).sqrt()
     return torch.where(gains == 0, 0.0, gains / (size + options.eps))

@@ -24,7 +24,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from align.advantages.credit.gae import whitened_scope
 from align.advantages.credit.scan import masked_discounted_scan, restarting_scan
 from align.advantages.credit.standard import whiten
 from align.advantages.credit.units import (
@@ -39,15 +38,7 @@ from align.advantages.registry import estimator
 from align.config.credit import Returns
 
 
-@estimator(
-    Returns,
-    requires=("mask",),
-    optional=("token_rewards",),
-    scope=whitened_scope,
-    granularity="token",
-    min_group=1,
-    exact_zero=False,
-)
+@estimator(Returns)
 def returns(inputs: AdvantageInputs, options: Returns) -> AdvantageResult:
     """Returns as advantages; `aux["returns"]` holds them before whitening."""
     trained = trained_positions(inputs)

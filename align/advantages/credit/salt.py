@@ -34,8 +34,8 @@ from align.advantages.inputs import AdvantageInputs, AdvantageResult
 from align.advantages.normalise import group_centred
 from align.advantages.registry import estimator
 from align.advantages.rloo import rloo
-from align.config.credit import Salt
-from align.config.pipeline import Grpo, Rloo
+from align.config.group_relative import Grpo, Rloo
+from align.config.trees import Salt
 
 TRAJECTORY: dict[str, Callable[[AdvantageInputs, Salt], Tensor]] = {
     "grpo": lambda inputs, options: grpo(inputs, Grpo(unbiased=options.unbiased, eps=options.eps)),
@@ -44,13 +44,7 @@ TRAJECTORY: dict[str, Callable[[AdvantageInputs, Salt], Tensor]] = {
 }
 
 
-@estimator(
-    Salt,
-    requires=("group_ids", "mask"),
-    requires_any=(("state_key", "token_ids", "step_key"),),
-    optional=("action_key", "turn_id", "turn_end"),
-    granularity="token",
-)
+@estimator(Salt)
 def salt(inputs: AdvantageInputs, options: Salt) -> AdvantageResult:
     """Advantage of the rollout, averaged over the members of each step's edge."""
     trained = trained_positions(inputs)

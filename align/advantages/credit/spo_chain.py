@@ -34,23 +34,9 @@ from align.advantages.credit.units import trained_positions
 from align.advantages.inputs import AdvantageInputs, AdvantageResult
 from align.advantages.registry import estimator
 from align.config.credit import SpoChain
-from align.groups import Scope
 
 
-def _scope(options: SpoChain) -> Scope:
-    return "batch" if options.whiten else "group"
-
-
-@estimator(
-    SpoChain,
-    requires=("mask", "logprobs"),
-    requires_any=(("values_at_cuts", "values"),),
-    scope=_scope,
-    granularity="token",
-    modality="sequence",
-    min_group=1,
-    exact_zero=False,  # values differ where rewards do not
-)
+@estimator(SpoChain)
 def spo_chain(inputs: AdvantageInputs, options: SpoChain) -> AdvantageResult:
     """Change of the value over each segment, on its unsure positions."""
     trained, logprobs = trained_positions(inputs), inputs.tensor("logprobs")

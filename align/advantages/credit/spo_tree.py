@@ -38,17 +38,11 @@ from align.advantages.credit.units import (
 )
 from align.advantages.inputs import AdvantageInputs, AdvantageResult
 from align.advantages.registry import estimator
-from align.config.credit import SpoTree
+from align.config.trees import SpoTree
 from align.groups import group_is_constant, group_std
 
 
-@estimator(
-    SpoTree,
-    requires=("group_ids", "mask"),
-    requires_any=(("token_ids", "step_key"),),
-    optional=("seg_id",),
-    granularity="token",
-)
+@estimator(SpoTree)
 def spo_tree(inputs: AdvantageInputs, options: SpoTree) -> AdvantageResult:
     """Value of a node minus its parent's, on the positions of the segment between them."""
     trained = trained_positions(inputs)

@@ -32,12 +32,12 @@ from align.advantages.inputs import AdvantageInputs, AdvantageResult
 from align.advantages.normalise import group_centred
 from align.advantages.registry import estimator
 from align.advantages.rloo import rloo
-from align.config.credit import Tempo
-from align.config.pipeline import Rloo
+from align.config.group_relative import Rloo
+from align.config.trees import Tempo
 from align.groups import group_std
 
 
-@estimator(Tempo, requires=("group_ids", "mask"), requires_any=(("token_ids", "step_key"),), granularity="token")
+@estimator(Tempo)
 def tempo(inputs: AdvantageInputs, options: Tempo) -> AdvantageResult:
     """Group z-score of the rollout plus the difference its token makes, in the same standard deviations."""
     trained = trained_positions(inputs)

@@ -24,16 +24,10 @@ from align.advantages.credit.tree_values import node_values
 from align.advantages.credit.units import trained_positions
 from align.advantages.inputs import AdvantageInputs, AdvantageResult
 from align.advantages.registry import estimator
-from align.config.credit import TreeGrpo
+from align.config.trees import TreeGrpo
 
 
-@estimator(
-    TreeGrpo,
-    requires=("group_ids", "mask"),
-    requires_any=(("step_key", "token_ids"),),
-    also_requires=lambda options: ("logprobs",) if options.node_value == "logprob" else (),
-    granularity="token",
-)
+@estimator(TreeGrpo)
 def tree_grpo(inputs: AdvantageInputs, options: TreeGrpo) -> AdvantageResult:
     """Mean z-score of the leaves below each edge; `aux["edge_share"]` = 1 / rollouts that share it."""
     trained = trained_positions(inputs)

@@ -8,7 +8,9 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from align.advantages import AdvantageInputs, available, estimate, estimate_with, registry
-from align.config.pipeline import FlowGrpo, Grpo, PipelineConfig
+from align.config.declarations import declare
+from align.config.group_relative import FlowGrpo, Grpo
+from align.config.pipeline import PipelineConfig
 
 INPUTS = AdvantageInputs(rewards=torch.tensor([0.0, 1.0]), group_ids=torch.tensor([0, 0]))
 
@@ -53,6 +55,7 @@ def test_wrong_names_and_values(kind, options, message):
         estimate(kind, INPUTS, **options)
 
 
+@declare(requires=("moonlight",))
 @dataclass(frozen=True, kw_only=True)
 class Mistaken:
     kind: Literal["mistaken"] = "mistaken"
@@ -60,7 +63,16 @@ class Mistaken:
 
 def test_an_estimator_cannot_require_what_nobody_can_give():
     with pytest.raises(TypeError, match="mistaken requires \\['moonlight'\\]"):
-        registry.estimator(Mistaken, requires=("moonlight",))(lambda inputs, options: inputs.rewards)
+        registry.estimator(Mistaken)(lambda inputs, options: inputs.rewards)
+
+
+def test_settings_without_a_declaration_are_a_mistake():
+    @dataclass(frozen=True, kw_only=True)
+    class Silent:
+        kind: Literal["silent"] = "silent"
+
+    with pytest.raises(TypeError, match="Silent declares nothing"):
+        registry.estimator(Silent)(lambda inputs, options: inputs.rewards)
 
 
 def test_a_kind_belongs_to_one_file():

@@ -13,7 +13,8 @@ from align.config.checks import (
     check_updates,
     nearest_divisors,
 )
-from align.config.pipeline import FlowGrpo, PipelineConfig
+from align.config.group_relative import FlowGrpo
+from align.config.pipeline import PipelineConfig
 from align.config.shared import LoraConfig, OptimizerConfig, OutputConfig, RewardConfig, TrainingConfig
 
 

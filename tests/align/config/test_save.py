@@ -7,8 +7,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from align.config.group_relative import DrGrpo, FlowGrpo, Grpo, Rloo
 from align.config.load import adapter, load_config, save_config, to_plain
-from align.config.pipeline import DrGrpo, FlowGrpo, Grpo, PipelineConfig, Rloo
+from align.config.pipeline import PipelineConfig
 from align.config.shared import EmaConfig, LoraConfig, OptimizerConfig, OutputConfig, RewardConfig
 from diffusion.config import (
     AwmConfig,

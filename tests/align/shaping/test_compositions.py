@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from align.config import shaping as s
-from align.config.pipeline import DrGrpo, FlowGrpo, Grpo, PipelineConfig
+from align.config.group_relative import DrGrpo, FlowGrpo, Grpo
+from align.config.pipeline import PipelineConfig
 from align.shaping.describe import variance_shares
 from align.shaping.pipeline import SignalPipeline
 from align.shaping.stages import COMBINATIONS, REFERENCES, TRANSFORMS

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from align.advantages import AdvantageInputs, estimate
-from align.config.estimators import Canon, CopoConsistency, DdpoTracked, NegativeOnly, ReinforcePP, Ucas
-from align.config.pipeline import Grpo, PipelineConfig
+from align.config.estimators import Canon, CopoConsistency, DdpoTracked, ReinforcePP
+from align.config.group_relative import Grpo
+from align.config.pipeline import PipelineConfig
+from align.config.shapers import NegativeOnly, Ucas
 from align.shaping.pipeline import SignalPipeline
 from align.types import RewardTable
 

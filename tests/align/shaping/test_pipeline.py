@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from align.advantages import AdvantageResult, registry
-from align.config.pipeline import DrGrpo, FlowGrpo, Grpo, PipelineConfig
+from align.config.declarations import declare
+from align.config.group_relative import DrGrpo, FlowGrpo, Grpo
+from align.config.pipeline import PipelineConfig
 from align.shaping.pipeline import SignalPipeline
 from align.types import RewardTable
 
@@ -110,6 +112,7 @@ def test_nothing_to_learn_from():
         SignalPipeline(PipelineConfig())(table([[1.0]] * 4, [0.0]), IDS)
 
 
+@declare(stateful=True, exact_zero=False, min_group=1, scope="batch")
 @dataclass(frozen=True, kw_only=True)
 class Running:
     """A stateful estimator for this test: the reward minus the mean of all rewards seen so far."""
@@ -122,7 +125,7 @@ def running(monkeypatch):
     registry.available()
     monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
 
-    @registry.estimator(Running, stateful=True, exact_zero=False, min_group=1, scope="batch")
+    @registry.estimator(Running)
     def formula(inputs, options, state):
         count = state.get("count", 0) + len(inputs)
         total = state.get("total", 0.0) + float(inputs.rewards.sum())

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from align.config.pipeline import Grpo, PipelineConfig
+from align.config.group_relative import Grpo
+from align.config.pipeline import PipelineConfig
 from align.config.shared import LoraConfig, RewardConfig, TrainingConfig
 from align.engine.adapters import Policy
 from align.engine.distributed import Processes

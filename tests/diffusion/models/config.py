@@ -6,7 +6,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from align.config.pipeline import Grpo, PipelineConfig
+from align.config.group_relative import Grpo
+from align.config.pipeline import PipelineConfig
 from align.config.shared import (
     CheckpointConfig,
     LoraConfig,

@@ -5,8 +5,9 @@ import torch
 from torch.testing import assert_close
 
 from align.advantages import AdvantageInputs, estimate
-from align.config.credit import NoveltyBonus, ProbabilityMask, Tempo
 from align.config.pipeline import PipelineConfig
+from align.config.shapers import NoveltyBonus, ProbabilityMask
+from align.config.trees import Tempo
 from align.shaping.pipeline import SignalPipeline
 from align.types import RewardTable
 
