@@ -1,0 +1,32 @@
+"""Batches as rows of tokens: padded, packed, or with shared prompts; and which of them a model can take.
+
+Example:
+    >>> split = split_model(model)  # preference.logprobs.split
+    >>> support = layout_support(split.trunk, longest=1024)
+    >>> layout = choose_layout(groups, support, hidden_size=model.config.hidden_size)
+    >>> hidden = split.hidden_states(model_inputs(layout, support))
+    >>> log_probs = score_tokens(layout.predicting(hidden), split.head, layout.labels).log_probs
+    >>> chosen, rejected = pool_flat(log_probs, layout.sequence_ids, layout.sequences).view(-1, 2).unbind(1)
+"""
+
+from preference.layout.choose import choose_layout, cost
+from preference.layout.masks import additive, block_mask, visible
+from preference.layout.rows import LAYOUTS, Group, Layout, packed, padded, shared
+from preference.layout.support import Support, layout_support, model_inputs
+
+__all__ = [
+    "LAYOUTS",
+    "Group",
+    "Layout",
+    "Support",
+    "additive",
+    "block_mask",
+    "choose_layout",
+    "cost",
+    "layout_support",
+    "model_inputs",
+    "packed",
+    "padded",
+    "shared",
+    "visible",
+]

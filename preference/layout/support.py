@@ -1,0 +1,174 @@
+"""Which layouts a model can take, found by its configuration and by a probe on two tiny rows.
+
+A packed or shared row is exact only if the model (1) has nothing but attention between its places: a recurrent or
+linear layer would carry the chosen answer into the rejected one; (2) obeys a four-dimensional mask; (3) reads
+`position_ids`.
+Class names do not tell; numbers do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from preference.layout.masks import additive, block_mask, visible
+from preference.layout.rows import Group, Layout, padded, shared
+
+Mask = Callable[[Layout, int | None, torch.dtype], Any]  # Any: tensor or BlockMask
+
+MASKS: dict[str, Mask] = {
+    "sdpa": lambda layout, window, dtype: visible(layout, window),
+    "eager": lambda layout, window, dtype: additive(visible(layout, window), dtype),
+    "flex_attention": lambda layout, window, dtype: block_mask(layout, window),
+}
+"""How each attention implementation of transformers wants its mask."""
+
+_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+"""Largest difference of hidden states that counts as rounding, as a share of the largest hidden state."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Support:
+    """What a model can take.
+
+    Attributes:
+        layouts: names of `LAYOUTS`, `padded` always among them.
+        reasons: layouts that it cannot take, and why, for the log.
+        implementation: name of its attention implementation.
+        windows: kind of layer -> its sliding window, None = no limit (or none that the data reaches).
+        by_layer: whether the model takes one mask per kind of layer, in a dict.
+        dtype: of additive masks.
+    """
+
+    layouts: tuple[str, ...]
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    implementation: str = "sdpa"
+    windows: Mapping[str, int | None] = field(default_factory=lambda: {"full_attention": None})
+    by_layer: bool = False
+    dtype: torch.dtype = torch.float32
+
+
+def model_inputs(layout: Layout, support: Support) -> dict[str, Any]:
+    """Arguments of a transformers trunk for a batch in this layout.
+
+    Padded rows come without mask and positions: they are filled on the right, a causal model does not look there, and
+    every model counts a row from 0. So the fast causal kernels stay available, and models that know no positions run.
+    """
+    inputs: dict[str, Any] = {"input_ids": layout.input_ids, "use_cache": False}
+    if layout.kind == "padded":
+        return inputs
+    make = MASKS[support.implementation]
+    masks = {kind: make(layout, window, support.dtype) for kind, window in support.windows.items()}
+    mask = masks if support.by_layer else next(iter(masks.values()))
+    return {**inputs, "position_ids": layout.position_ids, "attention_mask": mask}
+
+
+def layout_support(trunk: nn.Module, *, longest: int | None = None) -> Support:
+    """Which layouts give the hidden states that each sequence alone would give.
+
+    Args:
+        trunk: model without its head (`split_model(...).trunk`), with its `config`; any device, any mode.
+        longest: tokens of the longest sequence in the data. Below a sliding window the window never acts; above it the
+            probe is longer than the window, too. None = unknown, which counts as above.
+
+    Returns:
+        The layouts, and for those left out a reason that names what was found.
+    """
+    config: Any = getattr(trunk, "config", None)
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    dtype = next(trunk.parameters()).dtype
+    implementation = str(getattr(config, "_attn_implementation", None) or "eager")
+    windows, reason = _windows(config, longest)
+    support = Support(
+        layouts=("padded", "packed", "shared"),
+        implementation=implementation,
+        windows=windows,
+        by_layer=len(windows) > 1,
+        dtype=dtype,
+    )
+    if implementation not in MASKS:
+        reason = f"attention implementation {implementation!r} takes no mask of our own; use sdpa"
+    if reason is None:
+        reason = _probe(trunk, support, int(getattr(config, "vocab_size", 0) or 8))
+    if reason is None:
+        return support
+    return Support(layouts=("padded",), reasons=dict.fromkeys(("packed", "shared"), reason), dtype=dtype)
+
+
+def _windows(config: Any, longest: int | None) -> tuple[dict[str, int | None], str | None]:
+    """Window of each kind of layer, or why there is none."""
+    kinds = sorted(set(getattr(config, "layer_types", None) or ()))
+    window = getattr(config, "sliding_window", None)
+    if not isinstance(window, int) or (longest is not None and longest <= window):
+        window = None
+    strange = [kind for kind in kinds if kind not in ("full_attention", "sliding_attention")]
+    if strange:
+        return {}, f"layers of kind {strange[0]!r} carry more from place to place than attention does"
+    if not kinds:  # one mask for all layers, with the window if there is one
+        return {"sliding_attention" if window else "full_attention": window}, None
+    return {kind: window if kind == "sliding_attention" else None for kind in kinds}, None
+
+
+@torch.no_grad()
+def _probe(trunk: nn.Module, support: Support, vocabulary: int) -> str | None:
+    """Why shared rows are not exact, or None: one prompt with two branches against its two sequences alone."""
+    group = _probe_group(support, vocabulary)
+    device = next(trunk.parameters()).device
+    row, alone = shared([group]).to(device), padded([group]).to(device)
+    running = torch.arange(row.input_ids.shape[1], device=device)[None]
+    inputs = model_inputs(row, support)
+    training = trunk.training
+    trunk.eval()
+    try:
+        expected = torch.cat([_alone(trunk, alone, sequence) for sequence in range(2)])
+        ours = row.predicting(_states(trunk, inputs))
+        same_positions = row.predicting(_states(trunk, {**inputs, "position_ids": running}))
+        no_mask = row.predicting(_states(trunk, {**inputs, "attention_mask": None}))
+    except Exception as error:  # whatever a model raises at inputs that it does not know
+        first_line = (str(error).splitlines() or [""])[0]
+        return f"its forward does not accept the mask or the positions ({type(error).__name__}: {first_line})"
+    finally:
+        trunk.train(training)
+    return _verdict(ours, expected, same_positions, no_mask)
+
+
+def _verdict(ours: Tensor, expected: Tensor, same_positions: Tensor, no_mask: Tensor) -> str | None:
+    scale = expected.abs().max().clamp(min=1e-6)
+
+    def gap(other: Tensor, base: Tensor) -> float:
+        return float((other - base).abs().max() / scale)
+
+    error, tolerance = gap(ours, expected), _TOLERANCE.get(expected.dtype, 5e-2)
+    if not error <= tolerance:
+        return f"a probe's hidden states differ by {error:.1e} of the largest (rounding would be below {tolerance:.0e})"
+    # A wrong mask or wrong positions must show, or the probe has proved nothing.
+    if not gap(no_mask, ours) > 2 * error:
+        return "it ignores the four-dimensional mask, or the probe cannot tell"
+    if not gap(same_positions, ours) > 2 * error:
+        return "it ignores position_ids, or the probe cannot tell"
+    return None
+
+
+def _probe_group(support: Support, vocabulary: int) -> Group:
+    """A prompt and two branches of odd lengths; longer than the window if there is one that the data reaches."""
+    window = max((window for window in support.windows.values() if window is not None), default=0)
+    lengths = (window + 5, 7, 4)
+    ids = (torch.arange(sum(lengths)) * 7919 + 13) % vocabulary
+    prompt, first, second = ids.split(lengths)
+    return Group(prompt=prompt, responses=(first, second))
+
+
+def _alone(trunk: nn.Module, alone: Layout, sequence: int) -> Tensor:
+    """Hidden states that predict one sequence's response, from that sequence and nothing else."""
+    real = alone.units[sequence] >= 0
+    states = _states(trunk, {"input_ids": alone.input_ids[sequence, real][None], "use_cache": False})[0]
+    places = alone.predictors[alone.sequence_ids == sequence] - sequence * alone.input_ids.shape[1]
+    return states[places]
+
+
+def _states(trunk: nn.Module, inputs: dict[str, Any]) -> Tensor:
+    return trunk(**inputs).last_hidden_state
