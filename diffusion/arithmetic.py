@@ -5,13 +5,13 @@ Whole numbers only; torch-free.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import singledispatch
 from typing import Any
 
 from align.config.shared import TrainingConfig
-from diffusion.config import AwmConfig, DiffusionRun, EvaluationConfig, RolloutConfig
+from diffusion.config import GUIDANCE_AS_INPUT, AwmConfig, DiffusionRun, EvaluationConfig, RolloutConfig
 
 
 def samples_per_step(rollout: RolloutConfig) -> int:
@@ -79,10 +79,17 @@ def guidance_factor(guidance_scale: float) -> int:
     return 1 if guidance_scale == 1.0 else 2
 
 
+def counted_rollout(config: DiffusionRun) -> RolloutConfig:
+    """The rollout as its cost is counted: guidance that is an input of the network costs no second pass."""
+    if isinstance(config.model, GUIDANCE_AS_INPUT):
+        return replace(config.rollout, guidance_scale=1.0)
+    return config.rollout
+
+
 def rollout_passes(rollout: RolloutConfig) -> Passes:
     """Network evaluations that sample one picture."""
     factor = guidance_factor(rollout.guidance_scale)
-    note = f"{rollout.num_inference_steps} steps" + (" x 2 for guidance" if factor == 2 else ", no guidance")
+    note = f"{rollout.num_inference_steps} steps" + (" x 2 for guidance" if factor == 2 else ", one pass each")
     return Passes(label="rollout", count=Fraction(rollout.num_inference_steps * factor), note=note)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from align.config.shared import LoraConfig
-from diffusion.arithmetic import guidance_factor, micro_batch_rows
+from diffusion.arithmetic import counted_rollout, guidance_factor, micro_batch_rows
 from diffusion.config import DiffusionRun
 from diffusion.models.locate import t5_tokens
 from diffusion.models.targets import SD3
@@ -127,7 +127,7 @@ def _tokens(config: DiffusionRun, folder: Path, settings: Mapping[str, Any]) -> 
 
 
 def _activations(config: DiffusionRun, pictures: int, tokens: int, settings: Mapping[str, Any]) -> int:
-    rows = pictures * config.algorithm.times.draws * guidance_factor(config.rollout.guidance_scale)
+    rows = pictures * config.algorithm.times.draws * guidance_factor(counted_rollout(config).guidance_scale)
     width = settings["num_attention_heads"] * settings["attention_head_dim"]
     layers = settings["num_layers"]
     wide = 2 if config.training.mixed_precision == "no" else 1

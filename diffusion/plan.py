@@ -11,6 +11,7 @@ from align.errors import AlignError
 from align.inspect.plan import Difference, Plan, Row, Section, differences_from
 from diffusion.arithmetic import (
     batches,
+    counted_rollout,
     evaluations_of,
     micro_batch_rows,
     rollout_passes,
@@ -136,9 +137,10 @@ def nearest_even_prompts(prompts: int, group_size: int, parts: int) -> list[int]
 
 
 def _passes(config: DiffusionRun) -> tuple[Row, ...]:
+    rollout = counted_rollout(config)
     parts = (
-        rollout_passes(config.rollout),
-        *training_passes(config.algorithm, config.rollout, config.training),
+        rollout_passes(rollout),
+        *training_passes(config.algorithm, rollout, config.training),
     )
     each = sum((part.count for part in parts), Fraction())
     samples = samples_per_step(config.rollout)

@@ -21,7 +21,7 @@ from align.config.shared import (
     TrainingConfig,
 )
 from diffusion.config.algorithms import Algorithm, AwmConfig, LaggedPolicyConfig
-from diffusion.config.models import Model, Sd3Model
+from diffusion.config.models import GUIDANCE_AS_INPUT, FluxModel, Model, Sd3Model
 from diffusion.config.sampling import (
     EvaluationConfig,
     FlowSdeSampler,
@@ -34,12 +34,14 @@ from diffusion.config.sampling import (
 from diffusion.config.times import DiscreteTimes, LogitNormalTimes, Times, UniformTimes
 
 __all__ = [
+    "GUIDANCE_AS_INPUT",
     "Algorithm",
     "AwmConfig",
     "DiffusionRun",
     "DiscreteTimes",
     "EvaluationConfig",
     "FlowSdeSampler",
+    "FluxModel",
     "LaggedPolicyConfig",
     "LogitNormalTimes",
     "Model",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from align.config.numbers import Count
+from pydantic import Field
+
+from align.config.numbers import Count, PositiveInt
 from align.config.paths import ModelPath
 from align.config.shared import LoraConfig
 
@@ -28,4 +30,28 @@ class Sd3Model:
     """Low-rank adapters; `null` trains all weights of the transformer."""
 
 
-Model = Sd3Model
+@dataclass(frozen=True, kw_only=True)
+class FluxModel:
+    """FLUX.1 (dev, schnell), and every pipeline folder of that class.
+
+    `guidance_scale` is an input of the dev network, so it costs no second pass; schnell takes none.
+    """
+
+    kind: Literal["flux"] = "flux"
+    """Selects this model family."""
+    path: ModelPath
+    """A diffusers folder or a hub id."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Precision of the frozen parts: text encoders, and the transformer under LoRA; the VAE decodes in float32."""
+    max_sequence_length: PositiveInt = 512
+    """T5 tokens of a prompt, padding included. The network sees the padding: schnell was made with 256."""
+    lora: LoraConfig | None = field(default_factory=LoraConfig)
+    """Low-rank adapters; `null` trains all weights of the transformer."""
+
+
+Model = Annotated[Sd3Model | FluxModel, Field(discriminator="kind")]
+
+GUIDANCE_AS_INPUT = (FluxModel,)
+"""Families whose network takes the guidance scale as an input: one pass at any scale."""

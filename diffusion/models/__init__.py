@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diffusion.config import Model, Sd3Model
+from diffusion.config import FluxModel, Model, Sd3Model
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +18,8 @@ def load_model(config: Model, device: torch.device | str = "cpu") -> DiffusionMo
     Raises:
         ModelError: the folder is missing, no diffusers folder, or of another pipeline class.
     """
+    from diffusion.models.flux import Flux
     from diffusion.models.sd3 import StableDiffusion3
 
-    loaders = {Sd3Model: StableDiffusion3.load}
+    loaders = {Sd3Model: StableDiffusion3.load, FluxModel: Flux.load}
     return loaders[type(config)](config, device)

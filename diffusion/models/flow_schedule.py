@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -56,3 +57,8 @@ def dynamic_mu(config: Mapping[str, Any], image_tokens: int) -> float:
     low, high = config["base_image_seq_len"], config["max_image_seq_len"]
     slope = (config["max_shift"] - config["base_shift"]) / (high - low)
     return config["base_shift"] + slope * (image_tokens - low)
+
+
+def uniform_sigmas(num_inference_steps: int) -> list[float]:
+    """Evenly spaced times 1, (n - 1)/n, ..., 1/n, which the pipelines of FLUX and its kin hand to their scheduler."""
+    return np.linspace(1.0, 1 / num_inference_steps, num_inference_steps).tolist()

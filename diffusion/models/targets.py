@@ -25,19 +25,32 @@ class LoraTargets:
 
     def named(self, name: str, linear_layers: Sequence[str]) -> tuple[str, ...]:
         """Endings of the set called `name`, given the names of all linear layers."""
+        inside = [layer for layer in linear_layers if layer.startswith(self.blocks)]
         if name == "all_linear":
-            return tuple(layer for layer in linear_layers if layer.startswith(self.blocks))
-        return {"attention": self.attention, "feed_forward": self.feed_forward}[name]
+            return tuple(inside)
+        outside = [layer for layer in linear_layers if not layer.startswith(self.blocks)]
+        found: list[str] = []
+        for ending in {"attention": self.attention, "feed_forward": self.feed_forward}[name]:
+            # An ending that also fits a layer outside of the blocks (an output layer) is spelled out instead.
+            ambiguous = any(_fits(layer, ending) for layer in outside)
+            found += [layer for layer in inside if _fits(layer, ending)] if ambiguous else [ending]
+        return tuple(found)
 
     def adapts(self, targets: str | Sequence[str], parameter: str) -> bool:
         """Whether the set or list of endings `targets` takes the layer whose weight is called `parameter`."""
         layer, _, leaf = parameter.rpartition(".")
         if leaf != "weight":
             return False
+        if isinstance(targets, str) and not layer.startswith(self.blocks):
+            return False
         if targets == "all_linear":
-            return layer.startswith(self.blocks)
+            return True
         endings = self.named(targets, ()) if isinstance(targets, str) else targets
-        return any(layer == ending or layer.endswith(f".{ending}") for ending in endings)
+        return any(_fits(layer, ending) for ending in endings)
+
+
+def _fits(layer: str, ending: str) -> bool:
+    return layer == ending or layer.endswith(f".{ending}")
 
 
 _TO_OUT = ("to_q", "to_k", "to_v", "to_out.0")
@@ -47,4 +60,10 @@ SD3 = LoraTargets(
     attention=tuple(f"attn.{name}" for name in _JOINT),
     feed_forward=("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
     blocks=("transformer_blocks.",),
+)
+# The single-stream blocks join the output projections of attention and feed-forward in `proj_out`.
+FLUX = LoraTargets(
+    attention=tuple(f"attn.{name}" for name in _JOINT),
+    feed_forward=("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2", "proj_mlp", "proj_out"),
+    blocks=("transformer_blocks.", "single_transformer_blocks."),
 )

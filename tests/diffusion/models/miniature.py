@@ -21,6 +21,35 @@ PROMPTS = (
 )
 
 
+def autoencoder() -> AutoencoderKL:
+    """16 x 16 pictures to 8 x 8 latents of 4 channels, with a scale and a shift."""
+    return AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=16,
+        scaling_factor=1.5,
+        shift_factor=0.06,
+        force_upcast=False,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        mid_block_add_attention=False,
+    )
+
+
+def enlarge(*modules: torch.nn.Module) -> None:
+    """Draw all matrices anew with unit gain, so that outputs are not all near zero."""
+    for module in modules:
+        for name, parameter in module.named_parameters():
+            if parameter.ndim > 1 and "pos_embed" not in name:
+                torch.nn.init.normal_(parameter, std=1.5 / parameter[0].numel() ** 0.5)
+
+
 def miniature_pipeline(seed: int = 0, shift: float = 3.0) -> StableDiffusion3Pipeline:
     """The pipeline; output layers are scaled up so that velocities and pictures are not all near zero."""
     with torch.random.fork_rng(devices=[]):
@@ -52,27 +81,10 @@ def miniature_pipeline(seed: int = 0, shift: float = 3.0) -> StableDiffusion3Pip
             pos_embed_max_size=8,
             qk_norm="rms_norm",
         )
-        vae = AutoencoderKL(
-            in_channels=3,
-            out_channels=3,
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            block_out_channels=(8, 8),
-            layers_per_block=1,
-            latent_channels=4,
-            norm_num_groups=4,
-            sample_size=16,
-            scaling_factor=1.5,
-            shift_factor=0.06,
-            force_upcast=False,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-            mid_block_add_attention=False,
-        )
         pipeline = StableDiffusion3Pipeline(
             transformer=transformer,
             scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=shift),
-            vae=vae,
+            vae=autoencoder(),
             text_encoder=CLIPTextModelWithProjection(text),
             tokenizer=tokenizer,
             text_encoder_2=CLIPTextModelWithProjection(text),
@@ -80,10 +92,7 @@ def miniature_pipeline(seed: int = 0, shift: float = 3.0) -> StableDiffusion3Pip
             text_encoder_3=None,
             tokenizer_3=None,
         )
-        for module in (transformer, pipeline.text_encoder, pipeline.text_encoder_2):
-            for name, parameter in module.named_parameters():
-                if parameter.ndim > 1 and "pos_embed" not in name:
-                    torch.nn.init.normal_(parameter, std=1.5 / parameter[0].numel() ** 0.5)
+        enlarge(transformer, pipeline.text_encoder, pipeline.text_encoder_2)
     return pipeline
 
 
