@@ -25,9 +25,11 @@ from align.engine.settings import RunSettings
 from align.engine.timers import Timers
 from align.errors import AlignError
 from align.inspect.plan import print_plan
+from align.report.build import write_report
 from diffusion.assemble import PICTURES, make_algorithm, make_evaluator, make_hooks, make_policy, read_inputs
 from diffusion.config import DiffusionRun
 from diffusion.evaluate import evaluation_sampler
+from diffusion.export.command import export
 from diffusion.generate import draw
 from diffusion.models import load_model
 from diffusion.models.lora import is_lora_folder, load_lora
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 
     from align.engine.adapters import Policy
     from diffusion.models.base import DiffusionModel
+
+__all__ = ["evaluate", "export", "generate", "score", "train"]
 
 WEIGHTS = "weights"
 """Folder of a finished run that holds its weights as diffusers reads them."""
@@ -89,7 +93,8 @@ def evaluate(config: DiffusionRun, *, checkpoint: Path | None = None, output: Pa
         output: folder for the records; None takes `evaluation/` in the run folder, or in the working directory.
 
     Returns:
-        The folder; it has the layout of a run folder, so `align report` reads it.
+        The folder; it has the layout of a run folder, and its page shows pictures of the base and the checkpoint side
+        by side.
     """
     with _processes(config) as (accelerator, processes):
         inputs = read_inputs(config)
@@ -113,6 +118,7 @@ def evaluate(config: DiffusionRun, *, checkpoint: Path | None = None, output: Pa
             save_config(config, _made(output) / CONFIG_NAME)
             for evaluation in found:
                 write_evaluation(output, evaluation)
+            write_report(output)
             _console().print(gain_table(*found) if len(found) > 1 else base_table(found[0]))
     return output
 
@@ -230,8 +236,6 @@ def _write_head(config: DiffusionRun, folder: RunFolder, command: str, processes
 
 def _finish(run: Run, model: DiffusionModel, *, finished: bool) -> None:
     """The weights as diffusers reads them, and the report."""
-    from align.report.build import write_report
-
     if finished:
         with run.averaged_weights():
             model.save(run.folder.path / WEIGHTS, run.policy)

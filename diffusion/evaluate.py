@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
@@ -18,6 +18,7 @@ from torch import nn
 from align.statistics import Interval, bootstrap_mean_interval, paired_bootstrap_interval
 from align.types import Samples
 from diffusion.config import EvaluationConfig, OdeSampler, RolloutConfig
+from diffusion.diversity import as_features, group_diversity, small_copy
 from diffusion.models.base import DiffusionModel
 from diffusion.prompts import PromptSet
 from diffusion.rollout import SamplerSettings, roll_out
@@ -60,12 +61,15 @@ class Evaluation:
         weights: "ema" or "raw".
         rows: in order of `number`.
         images: pictures of the first rows.
+        diversity: of each prompt's pictures (`diffusion.diversity`), in order of the prompt file; empty where each
+            prompt has one picture.
     """
 
     step: int
     weights: str
     rows: Sequence[EvaluatedRow]
     images: Sequence[Image] = ()
+    diversity: Sequence[float] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -97,6 +101,8 @@ class Evaluation:
                 scored = [value for value in values if value is not None]
                 if scored:
                     metrics[f"eval/{name}/{key}"] = sum(scored) / len(scored)
+        if self.diversity:
+            metrics["eval/diversity"] = sum(self.diversity) / len(self.diversity)
         return metrics
 
     def as_json(self) -> dict:
@@ -106,6 +112,7 @@ class Evaluation:
             "weights": self.weights,
             "rewards": self._intervals(None),
             "classes": {group: self._intervals(group) for group in self.classes},
+            "diversity": list(self.diversity),
             "rows": [
                 {"prompt": row.prompt, "class": row.group, "seed": row.seed, "rewards": dict(row.rewards)}
                 for row in self.rows
@@ -136,6 +143,13 @@ def gain(before: Evaluation, after: Evaluation, name: str, group: str | None = N
         return None
     olds, news, prompts = zip(*pairs, strict=True)
     return paired_bootstrap_interval(olds, news, clusters=prompts)
+
+
+def diversity_gain(before: Evaluation, after: Evaluation) -> Interval | None:
+    """Mean change of the diversity within a prompt, paired by prompt; None where prompts have one picture each."""
+    if not before.diversity or len(before.diversity) != len(after.diversity):
+        return None
+    return paired_bootstrap_interval(before.diversity, after.diversity)
 
 
 def known(value: float) -> float | None:
@@ -224,13 +238,18 @@ class Evaluator:
         own = list(range(self._processes.rank, len(wanted), self._processes.world))
         found = self._draw_own(own, wanted, network, pictures) if own else []
         gathered = chain.from_iterable(self._processes.gather_objects(found))
-        everything = sorted(gathered, key=lambda pair: pair[0].number)
-        images = [image for _, image in everything if image is not None]
-        return Evaluation(step=step, weights=weights, rows=[row for row, _ in everything], images=images)
+        everything = sorted(gathered, key=lambda one: one.row.number)
+        return Evaluation(
+            step=step,
+            weights=weights,
+            rows=[one.row for one in everything],
+            images=[one.image for one in everything if one.image is not None],
+            diversity=_diversity([one.small for one in everything], [wanted[one.row.number][0] for one in everything]),
+        )
 
     def _draw_own(
         self, own: Sequence[int], wanted: Sequence[tuple[int, int]], network: nn.Module, pictures: int
-    ) -> list[tuple[EvaluatedRow, Image | None]]:
+    ) -> list[_Found]:
         """Rows `own` of this process, each with its picture if it is one of the first `pictures`.
 
         Pictures are scored batch by batch and then let go: there may be thousands.
@@ -242,7 +261,7 @@ class Evaluator:
         distinct, conditioning_row = prompt_row.unique(return_inverse=True)
         conditioning = self._model.encode(self._prompts.select(distinct.tolist()).prompts)
         samples = Samples(index=index, group_ids=prompt_row, prompts=prompts.prompts, columns=prompts.columns)
-        found: list[tuple[EvaluatedRow, Image | None]] = []
+        found: list[_Found] = []
         for drawn in roll_out(
             self._model, network, conditioning, conditioning_row, index, self._settings, self._timer, "evaluation"
         ):
@@ -255,5 +274,19 @@ class Evaluator:
                     seed=int(seeds[place]),
                     rewards={name: known(value) for name, value in zip(table.names, values, strict=True)},
                 )
-                found.append((row, image if row.number < pictures else None))
+                found.append(_Found(row, image if row.number < pictures else None, small_copy(image)))
         return found
+
+
+class _Found(NamedTuple):
+    """One picture on its way to the others: its record, itself if it is kept, and what the diversity compares."""
+
+    row: EvaluatedRow
+    image: Image | None
+    small: bytes
+
+
+def _diversity(copies: Sequence[bytes], prompt_rows: Sequence[int]) -> list[float]:
+    if len(set(prompt_rows)) == len(prompt_rows):
+        return []
+    return group_diversity(as_features(copies), torch.tensor(prompt_rows)).tolist()

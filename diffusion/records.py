@@ -30,7 +30,7 @@ def read_evaluation(path: Path) -> Evaluation:
         EvaluatedRow(number=number, prompt=row["prompt"], group=row["class"], seed=row["seed"], rewards=row["rewards"])
         for number, row in enumerate(record["rows"])
     ]
-    return Evaluation(step=record["step"], weights=record["weights"], rows=rows)
+    return Evaluation(step=record["step"], weights=record["weights"], rows=rows, diversity=record.get("diversity", []))
 
 
 def write_strip(folder: Path, strip: Evaluation) -> None:

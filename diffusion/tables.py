@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from diffusion.evaluate import Evaluation, gain
+from diffusion.evaluate import Evaluation, diversity_gain, gain
 from diffusion.score import Scores
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ def gain_table(base: Evaluation, trained: Evaluation) -> Table:
         if change is not None and after is not None:
             numbers = (f"{mean.mean:.3f}", f"{after.mean:.3f}", f"{change.mean:+.3f}", _range(change))
             table.add_row(reward, group or "all", str(change.n), *numbers)
+    change = diversity_gain(base, trained)
+    if change is not None:
+        means = (f"{sum(values) / len(values):.3f}" for values in (base.diversity, trained.diversity))
+        table.add_row("diversity", "all", str(len(base.rows)), *means, f"{change.mean:+.3f}", _range(change))
     return table
 
 

@@ -126,6 +126,31 @@ def generate(
 
 
 @app.command()
+def export(
+    target: Annotated[
+        Path, typer.Argument(metavar="TARGET", help="A checkpoint or a run folder (its last checkpoint).")
+    ],
+    overrides: Overrides = None,
+    format: Annotated[
+        str, typer.Option("--format", "-f", help="`diffusers`, `comfyui`, `kohya` (adapters), or `merged` (pipeline).")
+    ] = "diffusers",
+    output: Annotated[Path, typer.Option("--output", "-o", help="An empty or new folder.")] = Path("exported"),
+    dtype: Annotated[str, typer.Option(help="`float32`, `bfloat16` or `float16`.")] = "float32",
+    averaged: Annotated[
+        bool, typer.Option("--averaged/--raw", help="The moving average of the weights, or the last weights.")
+    ] = True,
+) -> None:
+    """Write trained weights for another program."""
+    from align.config.load import load_config
+
+    loaded = load_config(str(target), overrides or (), check=False)
+    written = commands_of(loaded).export(
+        loaded, source=target, format=format, output=output, dtype=dtype, averaged=averaged
+    )
+    console().print(f"Written: {written}", soft_wrap=True)
+
+
+@app.command()
 def score(
     images: Annotated[
         Path, typer.Argument(metavar="IMAGES", help="A folder of pictures, taken in the order of their names.")

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from diffusion.models.locate import ModelError
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 FILE = "pytorch_lora_weights.safetensors"
 
 
-def save_lora(policy: Policy, folder: Path, part: str = "transformer") -> Path:
+def save_lora(policy: Policy, folder: Path, part: str = "transformer", dtype: torch.dtype = torch.float32) -> Path:
     """Write the adapter for `pipe.load_lora_weights(folder)`.
 
     Rank, alpha and the adapted layers go into the header; without them a reader takes alpha = rank.
@@ -25,12 +27,13 @@ def save_lora(policy: Policy, folder: Path, part: str = "transformer") -> Path:
         policy: a policy made by `Policy.lora`, with the weights to save in it.
         folder: an existing folder.
         part: the pipeline's component that the adapter belongs to.
+        dtype: of the written weights.
     """
     from safetensors.torch import save_file
 
     adapters: dict[str, LoraConfig] = getattr(policy.module, "peft_config")  # noqa: B009 - set by peft at run time
     (config,) = adapters.values()
-    tensors = {name: weight.float().cpu().contiguous() for name, weight in policy.state_dict().items()}
+    tensors = {name: weight.to("cpu", dtype).contiguous() for name, weight in policy.state_dict().items()}
     settings = {
         "r": config.r,
         "lora_alpha": config.lora_alpha,

@@ -9,6 +9,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
+from safetensors.torch import load_file
 
 from align.config.load import load_config
 from align.config.shared import RewardConfig, TrainingConfig
@@ -270,3 +271,34 @@ def test_the_contact_sheet_is_not_scored(tmp_path):
     for name in ("000.png", "001.png", "grid.png"):
         Image.new("RGB", (8, 8), "white").save(tmp_path / name)
     assert [path.name for path in commands.score(tmp_path, rewards=["brightness"]).images] == ["000.png", "001.png"]
+
+
+@pytest.mark.parametrize("name", ["diffusers", "comfyui", "merged"])
+def test_export_writes_the_averaged_weights(finished, tmp_path, name):
+    folder, config = finished
+    written = commands.export(config, source=folder, format=name, output=tmp_path / name, dtype="bfloat16")
+    assert written.exists()
+    if name == "diffusers":
+        run, exported = load_file(folder / "weights" / written.name), load_file(written)
+        assert run.keys() == exported.keys()
+        assert all(torch.equal(weight, run[key].bfloat16()) for key, weight in exported.items())
+    with pytest.raises(AlignError, match="not an empty folder"):
+        commands.export(config, source=folder, format=name, output=tmp_path / name)
+
+
+def test_export_refuses_what_it_does_not_know(finished, tmp_path):
+    folder, config = finished
+    with pytest.raises(AlignError, match="no export format 'gguf'"):
+        commands.export(config, source=folder, format="gguf", output=tmp_path / "x")
+    with pytest.raises(AlignError, match="kohya's names are known for"):
+        commands.export(config, source=folder, format="kohya", output=tmp_path / "x")
+
+
+def test_evaluation_has_a_page_and_the_diversity_within_a_prompt(finished, tmp_path, capsys):
+    folder, config = finished
+    output = commands.evaluate(config, checkpoint=folder, output=tmp_path / "out")
+    assert "before" in (output / "report.html").read_text()
+    record = json.loads((output / "evaluations" / "step_000002.json").read_text())
+    assert len(record["diversity"]) == 2
+    assert all(value > 0 for value in record["diversity"])
+    assert "diversity" in capsys.readouterr().out

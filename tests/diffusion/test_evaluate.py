@@ -147,7 +147,7 @@ def test_records(tmp_path):
     path = write_evaluation(tmp_path, found)
     assert path == tmp_path / "evaluations" / "step_000003.json"
     record = json.loads(path.read_text())
-    assert set(record) == {"step", "weights", "rewards", "classes", "rows"}
+    assert set(record) == {"step", "weights", "rewards", "classes", "diversity", "rows"}
     assert record["rewards"]["brightness"]["n"] == 8
     assert record["classes"]["placed"]["brightness"]["n"] == 2
     assert record["rows"][0].keys() == {"prompt", "class", "seed", "rewards"}
