@@ -19,7 +19,12 @@ from diffusion.models.locate import locate
 from diffusion.prompts import PromptSet, read_prompts
 from diffusion.strata import discrete_strata
 
-PIPELINES = {"sd3": "StableDiffusion3Pipeline", "flux": "FluxPipeline"}
+PIPELINES = {
+    "stable_diffusion": "StableDiffusionPipeline",
+    "sdxl": "StableDiffusionXLPipeline",
+    "sd3": "StableDiffusion3Pipeline",
+    "flux": "FluxPipeline",
+}
 """The diffusers class that a folder of each model kind must hold."""
 
 

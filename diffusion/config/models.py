@@ -13,6 +13,46 @@ from align.config.shared import LoraConfig
 
 
 @dataclass(frozen=True, kw_only=True)
+class StableDiffusionModel:
+    """Stable Diffusion 1.x and 2.x, predicting noise or v, and every pipeline folder of that class."""
+
+    kind: Literal["stable_diffusion"] = "stable_diffusion"
+    """Selects this model family."""
+    path: ModelPath
+    """A diffusers folder or a hub id."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the frozen parts: text encoder, and the U-Net under LoRA; the VAE decodes in float32."""
+    offload: Literal["none", "idle"] = "idle"
+    """`idle`: text encoders and VAE wait in the computer's memory and are on the accelerator only while they work."""
+    long_prompts: Literal["refuse", "truncate"] = "refuse"
+    """A prompt whose end reaches no text encoder: refused before the run, or cut off there."""
+    lora: LoraConfig | None = field(default_factory=LoraConfig)
+    """Low-rank adapters; `null` trains all weights of the U-Net."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SdxlModel:
+    """Stable Diffusion XL, and every pipeline folder of that class; no refiner."""
+
+    kind: Literal["sdxl"] = "sdxl"
+    """Selects this model family."""
+    path: ModelPath
+    """A diffusers folder or a hub id."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the frozen parts: text encoders, and the U-Net under LoRA; the VAE decodes in float32."""
+    offload: Literal["none", "idle"] = "idle"
+    """`idle`: text encoders and VAE wait in the computer's memory and are on the accelerator only while they work."""
+    long_prompts: Literal["refuse", "truncate"] = "refuse"
+    """A prompt whose end reaches no text encoder: refused before the run, or cut off there."""
+    lora: LoraConfig | None = field(default_factory=LoraConfig)
+    """Low-rank adapters; `null` trains all weights of the U-Net."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sd3Model:
     """Stable Diffusion 3 and 3.5, and every pipeline folder of that class, the embedded one included."""
 
@@ -26,6 +66,10 @@ class Sd3Model:
     """Precision of the frozen parts: text encoders, and the transformer under LoRA; the VAE decodes in float32."""
     max_sequence_length: Count | None = None
     """Tokens of the T5 part of the context. 0 leaves T5 out; `null` takes the pipeline's 256 (embedded model: 0)."""
+    offload: Literal["none", "idle"] = "idle"
+    """`idle`: text encoders and VAE wait in the computer's memory and are on the accelerator only while they work."""
+    long_prompts: Literal["refuse", "truncate"] = "refuse"
+    """A prompt whose end reaches no text encoder: refused before the run, or cut off there."""
     lora: LoraConfig | None = field(default_factory=LoraConfig)
     """Low-rank adapters; `null` trains all weights of the transformer."""
 
@@ -47,11 +91,15 @@ class FluxModel:
     """Precision of the frozen parts: text encoders, and the transformer under LoRA; the VAE decodes in float32."""
     max_sequence_length: PositiveInt = 512
     """T5 tokens of a prompt, padding included. The network sees the padding: schnell was made with 256."""
+    offload: Literal["none", "idle"] = "idle"
+    """`idle`: text encoders and VAE wait in the computer's memory and are on the accelerator only while they work."""
+    long_prompts: Literal["refuse", "truncate"] = "refuse"
+    """A prompt whose end reaches no text encoder: refused before the run, or cut off there."""
     lora: LoraConfig | None = field(default_factory=LoraConfig)
     """Low-rank adapters; `null` trains all weights of the transformer."""
 
 
-Model = Annotated[Sd3Model | FluxModel, Field(discriminator="kind")]
+Model = Annotated[StableDiffusionModel | SdxlModel | Sd3Model | FluxModel, Field(discriminator="kind")]
 
 GUIDANCE_AS_INPUT = (FluxModel,)
 """Families whose network takes the guidance scale as an input: one pass at any scale."""

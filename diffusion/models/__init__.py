@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diffusion.config import FluxModel, Model, Sd3Model
+from diffusion.config.models import FluxModel, Model, Sd3Model, SdxlModel, StableDiffusionModel
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +20,13 @@ def load_model(config: Model, device: torch.device | str = "cpu") -> DiffusionMo
     """
     from diffusion.models.flux import Flux
     from diffusion.models.sd3 import StableDiffusion3
+    from diffusion.models.sdxl import StableDiffusionXL
+    from diffusion.models.stable_diffusion import StableDiffusion
 
-    loaders = {Sd3Model: StableDiffusion3.load, FluxModel: Flux.load}
+    loaders = {
+        StableDiffusionModel: StableDiffusion.load,
+        SdxlModel: StableDiffusionXL.load,
+        Sd3Model: StableDiffusion3.load,
+        FluxModel: Flux.load,
+    }
     return loaders[type(config)](config, device)

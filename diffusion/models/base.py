@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
@@ -126,17 +127,31 @@ class PromptCache:
     """Encoded prompts by their text; the least recently used go when more than `limit` bytes are held.
 
     Text encoders are frozen, so an encoding is a function of its text alone.
+
+    Args:
+        encode_one: encodes a text.
+        working: a context in which `encode_one` can be called; entered once for all new texts of a call, and not at all
+            if there are none.
+        limit: bytes.
     """
 
-    def __init__(self, encode_one: Callable[[str], Conditioning], limit: int = 512 * 2**20) -> None:
+    def __init__(
+        self,
+        encode_one: Callable[[str], Conditioning],
+        working: Callable[[], AbstractContextManager[object]] = nullcontext,
+        limit: int = 512 * 2**20,
+    ) -> None:
         self._encode_one = encode_one
+        self._working = working
         self._limit = limit
         self._rows: OrderedDict[str, Conditioning] = OrderedDict()
         self._bytes = 0
 
     def __call__(self, prompts: Sequence[str]) -> Conditioning:
         """One row per prompt; each distinct text is encoded once."""
-        rows = {text: self._lookup(text) for text in dict.fromkeys(prompts)}
+        distinct = dict.fromkeys(prompts)
+        with nullcontext() if all(text in self._rows for text in distinct) else self._working():
+            rows = {text: self._lookup(text) for text in distinct}
         self._evict()
         return Conditioning.cat([rows[text] for text in prompts])
 

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 import diffusers
 import diffusers.utils.logging
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from diffusion.models.base import Conditioning, PromptCache
 from diffusion.models.locate import ModelError, locate
 from diffusion.models.lora import save_lora
+from diffusion.models.parking import Parking
 from diffusion.models.targets import LoraTargets
 from diffusion.paths import FlowPath
 from diffusion.paths import Path as NoisePath
@@ -64,7 +65,8 @@ class DiffusionPipelineModel(ABC):
         if pipeline.vae.dtype != torch.float32:
             pipeline.vae.to(torch.float32)
         self._weights = weights_hash(self._last_weight())
-        self.encode = PromptCache(self._encode_one)
+        self._parking = Parking((), torch.Tensor.clone)
+        self.encode = PromptCache(self._encode_one, lambda: self._working(*self._text_encoders()))
 
     # --- loading ------------------------------------------------------------------------------------------------------
 
@@ -88,7 +90,20 @@ class DiffusionPipelineModel(ABC):
                 f"model.path {config.path!r} could not be loaded: {error}",
                 way_out="Check the name, your access rights and the connection, or give a local diffusers folder.",
             ) from error
-        return cls._around(pipeline.to(device), config)
+        model = cls._around(pipeline, config)
+        model.place(torch.device(device), config.offload)
+        return model
+
+    def place(self, device: torch.device, offload: Literal["none", "idle"] = "none") -> None:
+        """Move the pipeline to a device; under `idle` text encoders and autoencoder only while they work.
+
+        On the CPU there is nowhere to go from, and `idle` changes nothing.
+        """
+        if offload == "none" or device.type == "cpu":
+            self.pipeline.to(device)
+            return
+        self.network.to(device)
+        self._parking = Parking.at(device, [part for part in self._modules() if part is not self.network])
 
     @classmethod
     def _around(cls, pipeline: Any, config: Model) -> Self:
@@ -106,8 +121,8 @@ class DiffusionPipelineModel(ABC):
         return loader.from_pretrained(source, revision=config.revision, dtype=dtypes, use_safetensors=True, **absent)
 
     @classmethod
-    def _left_out(cls, config: Model) -> dict[str, None]:
-        """Components that these settings do not need."""
+    def _left_out(cls, config: Model) -> dict[str, Any]:
+        """Arguments of `from_pretrained` that leave out what these settings do not need: components as None."""
         return {}
 
     # --- the protocol -------------------------------------------------------------------------------------------------
@@ -119,8 +134,8 @@ class DiffusionPipelineModel(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the pipeline lives."""
-        return self.pipeline.vae.device
+        """Where the network lives, and where everything else works."""
+        return next(self.network.parameters()).device
 
     def predict(
         self,
@@ -146,12 +161,10 @@ class DiffusionPipelineModel(ABC):
         """
         if guidance_scale == 1.0:
             return self._forward(network, x_t, t, conditioning).float()
-        unconditional = self.encode([""] * len(x_t))
-        both = self._forward(
-            network, torch.cat([x_t, x_t]), torch.cat([t, t]), Conditioning.cat([unconditional, conditioning])
-        ).float()
+        prompts = Conditioning.cat([self._unconditional(conditioning), conditioning])
+        both = self._forward(network, torch.cat([x_t, x_t]), torch.cat([t, t]), prompts).float()
         without, with_prompt = both.chunk(2)
-        return without + guidance_scale * (with_prompt - without)
+        return self._guided(without, with_prompt, guidance_scale)
 
     def latent_shape(self, resolution: int | None = None) -> tuple[int, int, int]:
         """(channels, height, width) of one latent.
@@ -175,18 +188,18 @@ class DiffusionPipelineModel(ABC):
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "n c h w"]) -> list[Image]:
         """Pictures of the latents; the autoencoder runs in float32, out of autocast's reach."""
-        vae = self.pipeline.vae
-        with torch.autocast(vae.device.type, enabled=False):
-            pixels = vae.decode(self._unscaled(latents.to(vae.device, torch.float32)), return_dict=False)[0]
+        vae, device = self.pipeline.vae, self.device
+        with self._working(vae), torch.autocast(device.type, enabled=False):
+            pixels = self._decode_latents(self._unscaled(latents.to(device, torch.float32)))
         # "pil" always gives a list; diffusers annotates all its output types at once.
         return cast("list[Image]", self.pipeline.image_processor.postprocess(pixels, output_type="pil"))
 
     @torch.no_grad()
     def encode_images(self, images: Sequence[Image]) -> Float[Tensor, "n c h w"]:
         """Clean latents of pictures of one size, the inverse of `decode`: the autoencoder's mode, float32."""
-        vae = self.pipeline.vae
-        pixels = self.pipeline.image_processor.preprocess(list(images)).to(vae.device, torch.float32)
-        with torch.autocast(vae.device.type, enabled=False):
+        device = self.device
+        pixels = self.pipeline.image_processor.preprocess(list(images)).to(device, torch.float32)
+        with self._working(self.pipeline.vae), torch.autocast(device.type, enabled=False):
             return self._scaled(self._encode_pixels(pixels))
 
     def lora_targets(self, names: str | Sequence[str]) -> tuple[str, ...]:
@@ -227,6 +240,14 @@ class DiffusionPipelineModel(ABC):
     def _forward(self, network: nn.Module, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """One call of the network in its own precision, without guidance: casts, timestep units, packing."""
 
+    def _unconditional(self, like: Conditioning) -> Conditioning:
+        """What the network is told in place of the prompts of `like` in the pass without them: the empty prompt."""
+        return self.encode([""] * len(like))
+
+    def _guided(self, without: Tensor, with_prompt: Tensor, guidance_scale: float) -> Tensor:
+        """Classifier-free guidance of the network's two outputs, as the family's pipeline does it."""
+        return without + guidance_scale * (with_prompt - without)
+
     def _path(self) -> NoisePath:
         return FlowPath()
 
@@ -249,6 +270,10 @@ class DiffusionPipelineModel(ABC):
         config = self.pipeline.vae.config
         return (latents - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
 
+    def _decode_latents(self, latents: Tensor) -> Tensor:
+        """Pixels in [-1, 1] of the autoencoder's own latents."""
+        return self.pipeline.vae.decode(latents, return_dict=False)[0]
+
     def _encode_pixels(self, pixels: Tensor) -> Tensor:
         """The autoencoder's own latents of pixels in [-1, 1]."""
         return self.pipeline.vae.encode(pixels).latent_dist.mode()
@@ -264,6 +289,15 @@ class DiffusionPipelineModel(ABC):
     def _modules(self) -> list[nn.Module]:
         return [part for part in self.pipeline.components.values() if isinstance(part, nn.Module)]
 
+    def _text_encoders(self) -> list[nn.Module]:
+        return [part for part in self._modules() if part is not self.network and part is not self.pipeline.vae]
+
+    @contextmanager
+    def _working(self, *modules: nn.Module) -> Iterator[None]:
+        """Inside, these modules are on the device, without the notes that diffusers writes for each cut prompt."""
+        with self._parking.borrowed(modules), errors_only():
+            yield
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
@@ -278,6 +312,17 @@ def quiet() -> Iterator[None]:
         for library, was_on in zip(libraries, were_on, strict=True):
             if was_on:
                 library.enable_progress_bar()
+
+
+@contextmanager
+def errors_only() -> Iterator[None]:
+    """No warnings of diffusers: it writes one for each prompt that is cut, which a run has counted at its start."""
+    before = diffusers.utils.logging.get_verbosity()
+    diffusers.utils.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        diffusers.utils.logging.set_verbosity(before)
 
 
 def weights_hash(weight: Tensor) -> str:

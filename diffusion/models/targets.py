@@ -56,6 +56,11 @@ def _fits(layer: str, ending: str) -> bool:
 _TO_OUT = ("to_q", "to_k", "to_v", "to_out.0")
 _JOINT = (*_TO_OUT, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 
+UNET = LoraTargets(
+    attention=_TO_OUT,  # of self- and cross-attention
+    feed_forward=("ff.net.0.proj", "ff.net.2"),
+    blocks=("down_blocks.", "mid_block.", "up_blocks."),
+)
 SD3 = LoraTargets(
     attention=tuple(f"attn.{name}" for name in _JOINT),
     feed_forward=("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
