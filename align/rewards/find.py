@@ -16,10 +16,18 @@ from typing import Any
 
 from align.errors import AlignError, did_you_mean
 
+IMAGE = ("jpeg_size", "jpeg_compressibility", "jpeg_incompressibility", "brightness", "contrast", "sharpness")
 BUILT_IN = {
-    name: f"align.rewards.image:{name}"
-    for name in ("jpeg_size", "jpeg_compressibility", "jpeg_incompressibility", "brightness", "contrast", "sharpness")
+    **{name: f"align.rewards.image:{name}" for name in IMAGE},
+    "clip_score": "align.rewards.clip:ClipScore",
+    "pick_score": "align.rewards.pick:PickScore",
+    "hps_v2": "align.rewards.hps:HpsV2",
+    "hps_v21": "align.rewards.hps:HpsV21",
+    "aesthetic": "align.rewards.aesthetic:AestheticScore",
+    "ocr": "align.rewards.ocr:OcrScore",
+    "http": "align.rewards.http:HttpScore",
 }
+"""Name -> place. `python -m align.rewards.table` lists them with what they measure."""
 
 
 class RewardError(AlignError):

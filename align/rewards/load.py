@@ -1,22 +1,29 @@
 """Rewards of a config, checked: refuse at start-up what would fail in the first step. Torch-free.
 
-A reward is a function that takes keywords and returns one number per sample. A class is made once, with the reward's
-options, and its object is called: the place for a reward that loads a model.
+A reward is a function that takes keywords and returns one number per sample. A class is made with the reward's options
+and its object is called: the place for a reward that loads a model. Entries that are equal share one object, so that
+the rewards of training and those of the held-out evaluation do not load a model twice.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
+import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from align.config.shared import RewardConfig
-from align.errors import did_you_mean
+from align.errors import AlignError, did_you_mean
 from align.rewards.find import RewardError, find_function, told
 
 SAMPLES = ("prompts", "images", "completions")  # what every reward may ask for, beside data-set columns
+OBJECTS: weakref.WeakValueDictionary[tuple[type, str], Any] = weakref.WeakValueDictionary()
+"""Objects of classes by class and options, for as long as a reward uses them."""
+MAKING = threading.Lock()
 SIGNATURE = "A reward looks like `def f(*, prompts, images, **columns)`, or `completions` for texts."
 
 
@@ -61,7 +68,7 @@ def load_reward(config: RewardConfig, search_dir: Path | None = None) -> Reward:
     label = config.function
     if not callable(function):
         raise RewardError(f"reward `{label}` is a {type(function).__name__}, not a function.", SIGNATURE)
-    name = config.name or getattr(function, "__name__", label.rpartition(":")[2])
+    name = config.name or label.rpartition(":")[2]
     options: Mapping[str, Any] = dict(config.options)
     if inspect.isclass(function):
         _check_options(label, function, options)
@@ -120,11 +127,46 @@ def check_inputs(rewards: Iterable[Reward], available: Iterable[str]) -> None:
         )
 
 
+def check_rows(rewards: Iterable[Reward], rows: Mapping[str, Sequence[Any]]) -> None:
+    """Refuse prompts that a reward could never score, before a run.
+
+    A reward that wants to be asked has a method `check_rows(**rows)`, which gets those of the rows that it accepts and
+    raises an `AlignError`.
+
+    Args:
+        rewards: loaded rewards.
+        rows: `prompts` and the data-set's columns, one entry per row.
+
+    Raises:
+        RewardError: names the reward and the row.
+    """
+    for reward in rewards:
+        check = getattr(reward.function, "check_rows", None)
+        if not callable(check):
+            continue
+        parameters = _parameters(reward.name, check)
+        keywords = None if _takes_any(parameters) else _keywords(parameters)
+        try:
+            check(**{name: values for name, values in rows.items() if keywords is None or name in keywords})
+        except AlignError as error:
+            raise RewardError(f"reward `{reward.name}`: {error.message}", error.way_out) from error
+
+
 def _made(label: str, kind: type, options: Mapping[str, Any]) -> Any:
-    try:
-        return kind(**options)
-    except Exception as error:
-        raise RewardError(f"reward `{label}` cannot be made: {told(error)}.", "Look at its `options`.") from error
+    key = (kind, json.dumps(options, sort_keys=True, default=repr))
+    with MAKING:
+        made = OBJECTS.get(key)
+        if made is not None:
+            return made
+        try:
+            made = kind(**options)
+        except AlignError as error:
+            raise RewardError(f"reward `{label}`: {error.message}", error.way_out) from error
+        except Exception as error:
+            raise RewardError(f"reward `{label}` cannot be made: {told(error)}.", "Look at its `options`.") from error
+        if type(made).__weakrefoffset__:  # a class with __slots__ may refuse weak references; then nothing is shared
+            OBJECTS[key] = made
+        return made
 
 
 def _parameters(label: str, function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

@@ -1,6 +1,7 @@
 """Run several rewards over samples.
 
-A reward that fails leaves its samples unscored (NaN), counted and logged; it never ends a run.
+A reward that fails leaves its samples unscored (NaN), counted and logged. Only one that says so ends a run: it raises
+`ScorerStopped`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from align.config.shared import RewardConfig
 from align.errors import AlignError
-from align.rewards.load import Reward, check_inputs, load_rewards
+from align.rewards.load import Reward, check_inputs, check_rows, load_rewards
+from align.rewards.outcome import ScorerStopped, Unscored
 from align.types import RewardTable, Samples
 
 logger = logging.getLogger(__name__)
@@ -74,6 +76,14 @@ class Scorer:
         """
         check_inputs(self.rewards, available)
 
+    def check_rows(self, rows: Mapping[str, Sequence[Any]]) -> None:
+        """Refuse, before a run, prompts that a reward could never score.
+
+        Args:
+            rows: `prompts` and the data-set's columns, one entry per row.
+        """
+        check_rows(self.rewards, rows)
+
     def score(self, samples: Samples) -> RewardTable:
         """Raw rewards of the samples, one row each, in their order; NaN where a reward could not score."""
         columns, problems = [], {}
@@ -92,6 +102,8 @@ class Scorer:
     def _score_one(self, reward: Reward, samples: Samples) -> tuple[list[float], dict[str, int]]:
         try:
             returned = reward.function(**reward.arguments(_available(samples)))
+        except ScorerStopped:
+            raise
         except Exception as error:
             message = _shortened(f"raised {type(error).__name__}: {error}")
             self._tell(reward.name, message, error)
@@ -137,6 +149,8 @@ def _as_list(returned: object, n: int) -> tuple[Sequence[object], str]:
 
 def _as_number(value: object) -> tuple[float, str]:
     """A finite float32 number, or NaN and why. Python, numpy and tensor scalars are numbers; texts are not."""
+    if isinstance(value, Unscored):
+        return math.nan, _shortened(value.reason)
     if value is None:
         return math.nan, "returned None: it could not score the sample"
     kind = type(value).__name__

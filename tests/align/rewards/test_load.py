@@ -1,13 +1,15 @@
 """Finding a reward by name, path or file, and what is said where that fails."""
 
+import gc
 import subprocess
 import sys
 
 import pytest
 
 from align.config.shared import RewardConfig
-from align.rewards.find import BUILT_IN, RewardError, find_function
-from align.rewards.load import check_inputs, load_reward, load_rewards
+from align.errors import AlignError
+from align.rewards.find import BUILT_IN, IMAGE, RewardError, find_function
+from align.rewards.load import check_inputs, check_rows, load_reward, load_rewards
 
 MY_REWARDS = """
 CONSTANT = 3
@@ -50,12 +52,20 @@ def load(folder, function, **fields):
 
 
 class TestFound:
-    @pytest.mark.parametrize("name", list(BUILT_IN))
-    def test_built_in(self, name):
+    @pytest.mark.parametrize("name", IMAGE)
+    def test_built_in_function(self, name):
         reward = load_reward(RewardConfig(function=name))
         assert reward.name == name
         assert reward.function is find_function(f"align.rewards.image:{name}")
         assert reward.needs == ("images",)
+
+    @pytest.mark.parametrize("name", [name for name in BUILT_IN if name not in IMAGE])
+    def test_built_in_class_is_made_without_loading_anything(self, name):
+        options = {"url": "http://localhost:9/"} if name == "http" else {}
+        reward = load_reward(RewardConfig(function=name, options=options))
+        assert reward.name == name
+        assert isinstance(reward.function, find_function(name))
+        assert reward.options == {}
 
     def test_file_beside_the_config(self, folder):
         reward = load(folder, "my_rewards.py:plain", weight=0.5)
@@ -100,6 +110,58 @@ class TestFound:
         assert reward.name == "Model"
         assert reward.arguments({"images": [1]}) == {"images": [1]}
         assert reward.function(images=[1]) == [2.5]
+
+
+class TestShared:
+    """A class is a place for a heavy thing: equal entries share the object, others do not."""
+
+    def test_equal_entries_share_their_object(self, folder):
+        first = load(folder, "my_rewards.py:Model", options={"bias": 2.5}, name="trained")
+        second = load(folder, "my_rewards.py:Model", options={"bias": 2.5}, weight=0.0)
+        other = load(folder, "my_rewards.py:Model", options={"bias": 2.0})
+        assert first.function is second.function
+        assert first.function is not other.function
+
+    def test_an_object_goes_when_no_reward_uses_it(self, folder):
+        (folder / "counted.py").write_text(
+            "MADE = []\nclass C:\n    def __init__(self):\n        MADE.append(1)\n"
+            "    def __call__(self, *, images):\n        return [float(len(MADE))] * len(images)\n"
+        )
+        first = load(folder, "counted.py:C")
+        load(folder, "counted.py:C")
+        assert first.function(images=[1]) == [1.0]
+        del first
+        gc.collect()
+        assert load(folder, "counted.py:C").function(images=[1]) == [2.0]
+
+    def test_an_object_that_cannot_be_shared_is_made_each_time(self, folder):
+        (folder / "slots.py").write_text(
+            "class S:\n    __slots__ = ()\n    def __call__(self, *, images):\n        return [0.0]\n"
+        )
+        assert load(folder, "slots.py:S").function is not load(folder, "slots.py:S").function
+
+
+class TestRows:
+    """A reward may look at the prompts before a run."""
+
+    @pytest.fixture
+    def picky(self, folder):
+        (folder / "picky.py").write_text(
+            "from align.errors import AlignError\n"
+            "class P:\n    def __call__(self, *, images):\n        return [0.0]\n"
+            "    def check_rows(self, *, prompts):\n        if '' in prompts:\n"
+            "            raise AlignError(f'row {prompts.index(\"\") + 1} is empty.', 'Fill it.')\n"
+        )
+        return load(folder, "picky.py:P", name="mine")
+
+    def test_it_gets_what_it_asks_for_and_its_refusal_names_it(self, picky):
+        check_rows([picky], {"prompts": ["a", "b"], "other": [1, 2]})
+        with pytest.raises(RewardError, match="reward `mine`: row 2 is empty") as caught:
+            check_rows([picky], {"prompts": ["a", ""], "other": [1, 2]})
+        assert caught.value.way_out == "Fill it."
+
+    def test_functions_are_not_asked(self, folder):
+        check_rows([load(folder, "my_rewards.py:plain")], {"prompts": [""]})
 
 
 class TestNotFound:
@@ -154,6 +216,15 @@ class TestNotFound:
         (folder / "heavy.py").write_text("class M:\n    def __init__(self):\n        raise OSError('no weights')\n")
         with pytest.raises(RewardError, match=r"`heavy.py:M` cannot be made: OSError: no weights"):
             load(folder, "heavy.py:M")
+
+    def test_a_class_that_says_what_is_wrong_is_quoted(self, folder):
+        (folder / "heavy.py").write_text(
+            "from align.errors import AlignError\nclass M:\n    def __init__(self):\n"
+            "        raise AlignError('no weights.', 'Fetch them.')\n"
+        )
+        with pytest.raises(AlignError, match=r"reward `heavy.py:M`: no weights\.") as caught:
+            load(folder, "heavy.py:M")
+        assert caught.value.way_out == "Fetch them."
 
 
 def test_names_must_differ(folder):

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from align.config.shared import RewardConfig
+from align.rewards.outcome import ScorerStopped
 from align.rewards.scorer import AllUnscored, Scorer
 from align.types import Samples
 
@@ -169,6 +170,19 @@ def test_an_exception_is_logged_with_its_place(scorer, caplog):
 def test_an_interrupt_is_the_users_and_passes(scorer):
     with pytest.raises(KeyboardInterrupt):
         scorer("raise KeyboardInterrupt").score(samples())
+
+
+def test_a_reward_may_give_a_reason_for_each_sample(scorer):
+    table = scorer("from align.rewards.outcome import Unscored as U; return [U('was dark'), 2.0, U('was dark')]").score(
+        samples()
+    )
+    assert table.values.flatten().isnan().tolist() == [True, False, True]
+    assert table.problems == {"f0": {"was dark": 2}}
+
+
+def test_a_reward_may_stop_the_run(scorer):
+    with pytest.raises(ScorerStopped, match="no judge"):
+        scorer("from align.rewards.outcome import ScorerStopped as S; raise S('no judge', 'call one')").score(samples())
 
 
 def test_a_long_message_is_cut(scorer):
