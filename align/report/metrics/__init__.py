@@ -1,0 +1,60 @@
+"""Every logged metric: what it is, when it is healthy, what to do when it is not. The one table.
+
+The report page takes its sentences from here and docs/metrics.md is printed from here:
+
+    python -m align.report.metrics > docs/metrics.md
+"""
+
+from __future__ import annotations
+
+from align.report.metrics.metric import Metric
+from align.report.metrics.others import HELDOUT, TIME
+from align.report.metrics.rewards import REWARD, SIGNAL
+from align.report.metrics.updates import UPDATE
+
+GROUPS: dict[str, tuple[Metric, ...]] = {
+    "Reward": REWARD,
+    "Advantages": SIGNAL,
+    "Update": UPDATE,
+    "Held-out evaluation": HELDOUT,
+    "Time": TIME,
+}
+
+
+def describe(name: str) -> Metric | None:
+    """The table's entry for a logged name; an exact name wins over a family, None if there is neither."""
+    entries = [metric for group in GROUPS.values() for metric in group]
+    exact = next((metric for metric in entries if metric.name == name), None)
+    return exact or next((metric for metric in entries if metric.matches(name)), None)
+
+
+def markdown() -> str:
+    """The page docs/metrics.md."""
+    lines = [
+        "# Metrics",
+        "",
+        (
+            "Printed from `align/report/metrics/` by `python -m align.report.metrics > docs/metrics.md`; edit "
+            "the tables there."
+        ),
+        "",
+        (
+            "Every metric is one number per step in `metrics.jsonl` and in each tracker. Means are over all "
+            "samples of all"
+        ),
+        "processes. Names follow TRL where TRL has one.",
+    ]
+    for title, metrics in GROUPS.items():
+        lines += ["", f"## {title}"]
+        for metric in metrics:
+            lines += [
+                "",
+                f"### `{metric.name}`",
+                "",
+                metric.meaning,
+                "",
+                f"* **Formula:** {metric.formula}",
+                f"* **Healthy:** {metric.healthy}",
+                f"* **Otherwise:** {metric.remedy}",
+            ]
+    return "\n".join(lines) + "\n"
