@@ -32,7 +32,7 @@ HELDOUT = (
             "difference at 32 x 32, values in [0, 1]"
         ),
         meaning="How different the pictures of one prompt are; sees layout and colour, not meaning.",
-        healthy="Falls a little; half of the base model's value or less means that one picture is drawn for everything.",
+        healthy="Falls a little as the policy becomes sure; near 0 one picture is drawn for everything.",
         remedy="Pull harder to the base (`kl_beta`), lower the learning rate, or stop earlier.",
     ),
 )
