@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from itertools import chain
 from typing import Any
 
 from align.config.checks import reward_name
 from align.config.errors import Problem
+from align.config.needs import check_needs
 from align.config.pipeline import PipelineConfig
 from align.config.shaping import Clip, Directional, DirectionWeights, FixedWeights, Gate, Lexicographic, WeightedSum
 from align.config.shared import RewardConfig
@@ -18,8 +19,17 @@ NAMES = {"rewards", "reward", "on", "length", "gate", "column", "columns", "orde
 """Settings that hold names of rewards, wherever they stand in the pipeline."""
 
 
-def check_pipeline(rewards: Sequence[RewardConfig], pipeline: PipelineConfig) -> Iterator[Problem]:
-    """A reward that is named and is not there, weights of the wrong sign, a transform without its numbers."""
+def check_pipeline(
+    rewards: Sequence[RewardConfig], pipeline: PipelineConfig, provided: Iterable[str] | None = None
+) -> Iterator[Problem]:
+    """A reward that is named and is not there, weights of the wrong sign, a transform without its numbers, an estimator
+    without what it reads.
+
+    Args:
+        rewards: of the run.
+        pipeline: what is made of them.
+        provided: fields of `AdvantageInputs` that a rollout of this branch can bring; None = nobody knows yet.
+    """
     known = [reward_name(reward) for reward in rewards]
     inputs = ((f"pipeline.inputs.{field}", name) for field, name in pipeline.inputs.items())
     for key, name in chain(_named(pipeline, "pipeline"), inputs):
@@ -38,6 +48,8 @@ def check_pipeline(rewards: Sequence[RewardConfig], pipeline: PipelineConfig) ->
     combine = pipeline.combine
     if isinstance(combine, Lexicographic) and len(combine.tolerances) not in (0, len(combine.order)):
         yield _incomplete("pipeline.combine.tolerances", f"there are {len(combine.order)} rewards in `order`")
+    if provided is not None:
+        yield from check_needs(pipeline, provided)
 
 
 def _named(section: Any, key: str) -> Iterator[tuple[str, str]]:

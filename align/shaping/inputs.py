@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from align.advantages.registry import find
+from align.config.needs import FROM_REWARD, explain, needs_of, unmet
 from align.config.pipeline import PipelineConfig
 from align.errors import did_you_mean
 from align.shaping.table import Columns
-
-FROM_REWARD: dict[str, Callable[[Tensor], Tensor]] = {
-    "metric": lambda values: values,
-    "greedy_rewards": lambda values: values,
-    "reference_rewards": lambda values: values,
-    "correct": lambda values: values > 0,  # NaN is not correct
-}
-"""Inputs that a reward column can be, and how."""
-ALWAYS = ("rewards", "group_ids", "prompt_ids", "advantages")
-"""Inputs that every pipeline has: the prompts are named by their groups if by nothing better."""
 
 
 def inputs_from_rewards(sources: Mapping[str, str], columns: Columns) -> dict[str, Tensor]:
@@ -42,33 +32,9 @@ def check_sources(sources: Mapping[str, str]) -> None:
             )
 
 
-def missing_inputs(config: PipelineConfig, collected: Iterable[str]) -> dict[str, list[str]]:
-    """Kind of each stage that would fail -> what it needs and nobody collects.
-
-    Args:
-        config: base and shapers, and the inputs that rewards fill.
-        collected: fields of `AdvantageInputs` that a rollout brings.
-    """
-    there = {*ALWAYS, *config.inputs, *collected}
-    there |= {"lengths"} if "mask" in there else set()
-    missing: dict[str, list[str]] = {}
-    for options in (config.base, *config.shapers):
-        entry = find(options.kind)
-        lacking = [name for name in entry.needs(options) if name not in there]
-        lacking += [" or ".join(names) for names in entry.requires_any if not there.intersection(names)]
-        if lacking:
-            missing[options.kind] = lacking
-    return missing
-
-
 def check_collected(config: PipelineConfig, collected: Iterable[str]) -> None:
     """Raise a ValueError at the start of a run whose rollout does not bring what the estimators need."""
     collected = tuple(collected)
-    missing = missing_inputs(config, collected)
+    missing = unmet(needs_of(config), collected)
     if missing:
-        needs = "; ".join(f"{kind} needs {', '.join(f'`{name}`' for name in names)}" for kind, names in missing.items())
-        brought = ", ".join(dict.fromkeys((*ALWAYS[:-1], *collected)))
-        raise ValueError(
-            f"{needs}. A rollout here brings: {brought}. Choose an estimator that does without, or fill one of "
-            f"{', '.join(FROM_REWARD)} from a reward: `pipeline.inputs: {{metric: my_reward}}`."
-        )
+        raise ValueError(" ".join(explain(missing, collected)))

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from align.advantages.inputs import AdvantageInputs, AdvantageResult
 from align.advantages.rules import describe_advantages, estimate_with
+from align.config.needs import Need, needs_of
 from align.config.pipeline import PipelineConfig
 from align.shaping.describe import describe_rewards, describe_scores
 from align.shaping.inputs import check_collected, check_sources, inputs_from_rewards
@@ -61,7 +62,8 @@ class SignalPipeline:
             table: rewards of all processes' rows.
             group_ids: equal ids answer the same prompt.
             update: let running statistics, schedules and dual variables move on by one step; false in evaluation.
-            inputs: further fields of `AdvantageInputs` that the estimators need (Any: each has its own type).
+            inputs: further fields of `AdvantageInputs` that the estimators need (Any: each has its own type). A
+                `RewardTable`, one row per sample, is shaped like the rewards: a baseline in the unit of the scores.
 
         Returns:
             Scores, advantages (float32, zero where unscored) and scalars for the log of every stage.
@@ -70,14 +72,23 @@ class SignalPipeline:
             ValueError: no rows, every weight 0, a reward that the settings name and the table lacks, an input that an
                 estimator needs.
         """
-        columns = columns_of(table, group_ids, update=update)
+        prompt_ids = inputs.get("prompt_ids")
+        columns = columns_of(table, group_ids, prompt_ids=prompt_ids, update=update)
         shaped = self.shaping(columns)
         scores = shaped.scores.to(table.values.dtype)
+        for name, other in inputs.items():
+            if isinstance(other, RewardTable):
+                beside = columns_of(other, group_ids, prompt_ids=prompt_ids, update=False)
+                inputs[name] = self.shaping.beside(beside, shaped).to(scores.dtype)
         given = {**inputs_from_rewards(self.config.inputs, columns), **inputs}
         result = self._compared(AdvantageInputs(rewards=scores, group_ids=group_ids, **given), update)
         advantages = _clipped(result.advantages, self.config.clip)
         stats = self._stats(columns, shaped, scores, result, advantages, inputs.get("mask"))
         return Signal(scores=scores, advantages=advantages, stats=stats, aux=result.aux)
+
+    def needs(self) -> tuple[Need, ...]:
+        """What a rollout has to bring for transforms and estimators, under their options; no reward fills these."""
+        return needs_of(self.config)
 
     def check_collected(self, fields: Iterable[str]) -> None:
         """Raise a ValueError naming what the estimators need and a rollout that brings these fields does not have."""
@@ -96,8 +107,8 @@ class SignalPipeline:
             raise ValueError(
                 f"the reward pipeline has no state {unknown}; the checkpoint is of another version or place."
             )
-        numbers = {name: value for name, value in state.items() if name.startswith((WEIGHTS, TRANSFORM))}
-        self.shaping.load_state_dict({name: float(value) for name, value in numbers.items()})
+        shaping = {name: value for name, value in state.items() if name.startswith((WEIGHTS, TRANSFORM))}
+        self.shaping.load_state_dict({name: _number(value) for name, value in shaping.items()})
         self._states = {
             prefix: {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
             for prefix in prefixes
@@ -137,6 +148,10 @@ class SignalPipeline:
             **describe_advantages(advantages, mask),
             "advantages/frac_clipped": clipped,
         }
+
+
+def _number(value: StateValue) -> float | Tensor:
+    return value if isinstance(value, Tensor) else float(value)
 
 
 def _shaper_prefix(number: int) -> str:

@@ -76,16 +76,32 @@ class Shaping:
             self.source.advance(columns)
         return Shaped(utilities=utilities, weights=weights, trained=trained, scores=scores)
 
-    def state_dict(self) -> dict[str, float]:
+    def beside(self, columns: Columns, shaped: Shaped) -> Float[Tensor, "n"]:
+        """Scores of other samples of the same prompts, row by row beside those that were just shaped.
+
+        The same weights, and statistics that stand still: a baseline in the unit of the scores. Give it nothing that
+        compares samples (`align.config.shaping.relative`); the baselines would be compared with each other.
+
+        Args:
+            columns: rewards of the other samples, `update` false.
+            shaped: what this object made of the samples themselves.
+        """
+        utilities = self._transformed(columns, shaped.trained)
+        scores = COMBINATIONS[type(self.config.combine)](self.config.combine, utilities, shaped.weights, columns)
+        return torch.where(self._scorable(columns, shaped.trained), scores, float("nan"))
+
+    def state_dict(self) -> dict[str, float | Tensor]:
         """What the next step's scores depend on; flat."""
-        state = {WEIGHTS + name: value for name, value in self.source.state_dict().items()}
+        state: dict[str, float | Tensor] = {WEIGHTS + name: value for name, value in self.source.state_dict().items()}
         for (place, reward), memory in self._memories.items():
             state |= {f"{TRANSFORM}{place}.{reward}.{name}": value for name, value in memory.items()}
         return state
 
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
+    def load_state_dict(self, state: Mapping[str, float | Tensor]) -> None:
         """Inverse of `state_dict`."""
-        weights = {name.removeprefix(WEIGHTS): value for name, value in state.items() if name.startswith(WEIGHTS)}
+        weights = {
+            name.removeprefix(WEIGHTS): float(value) for name, value in state.items() if name.startswith(WEIGHTS)
+        }
         if weights:
             self.source.load_state_dict(weights)
         self._memories = {}
@@ -93,7 +109,7 @@ class Shaping:
             if key.startswith(TRANSFORM):
                 place, _, rest = key.removeprefix(TRANSFORM).partition(".")
                 reward, _, name = rest.rpartition(".")
-                self._memories.setdefault((int(place), reward), {})[name] = float(value)
+                self._memories.setdefault((int(place), reward), {})[name] = value
 
     def _trained(self, columns: Columns) -> Bool[Tensor, "k"]:
         combine = self.config.combine

@@ -17,10 +17,11 @@ from torch import Tensor
 from align.config import shaping as settings
 from align.shaping import combine, transforms
 from align.shaping.running import RunningMoments
+from align.shaping.stored import StoredSamples
 from align.shaping.table import Columns
 
 Options: TypeAlias = Any  # one frozen dataclass per kind; they have nothing in common but `kind`
-Memory: TypeAlias = dict[str, float]
+Memory: TypeAlias = dict[str, float | Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class Place:
 
     Attributes:
         columns: raw rewards, group ids.
-        memory: numbers that outlive the step; changed in place.
+        memory: numbers and tensors that outlive the step; changed in place.
     """
 
     columns: Columns
@@ -155,6 +156,17 @@ def _start(options: settings.ReferenceStart, values: Tensor, place: Place) -> Te
     return moments.mean + NormalDist().inv_cdf(options.q) * moments.std()
 
 
+def _prompt(options: settings.ReferencePrompt, values: Tensor, place: Place) -> Tensor:
+    """Quantile over the stored samples of each row's prompt, the present ones included until there are enough."""
+    stored = StoredSamples(options.samples)
+    if place.memory:
+        stored.load_state_dict(place.memory)
+    if place.columns.update:
+        stored.update(values, place.columns.prompts)
+        place.memory.update(stored.state_dict())
+    return stored.reference(place.columns.prompts, q=options.q, method=options.method)
+
+
 def _group(options: settings.ReferenceGroup, values: Tensor, place: Place) -> Tensor:
     return transforms.quantile_reference(values, place.columns.ids, q=options.q, method=options.method)
 
@@ -168,6 +180,7 @@ REFERENCES: Mapping[type, Callable[[Options, Tensor, Place], Tensor | float]] = 
     settings.ReferenceColumn: _column,
     settings.ReferenceCanonical: _canonical,
     settings.ReferenceStart: _start,
+    settings.ReferencePrompt: _prompt,
     settings.ReferenceGroup: _group,
 }
 

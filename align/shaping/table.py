@@ -23,6 +23,7 @@ class Columns:
         raw: before any transform, float64; infinities count as not scored.
         given: the weights of the table, one per column.
         ids: group of each row.
+        prompts: number of each row's prompt that is the same in every step.
         update: whether running statistics may take these rows in (false in evaluation).
     """
 
@@ -30,6 +31,7 @@ class Columns:
     raw: Float[Tensor, "n k"]
     given: Float[Tensor, "k"]
     ids: Int[Tensor, "n"]
+    prompts: Int[Tensor, "n"]
     update: bool = True
 
     def position(self, name: str) -> int:
@@ -57,8 +59,10 @@ class Columns:
         return marks
 
 
-def columns_of(table: RewardTable, group_ids: Int[Tensor, "n"], *, update: bool = True) -> Columns:
-    """The table, checked.
+def columns_of(
+    table: RewardTable, group_ids: Int[Tensor, "n"], *, prompt_ids: Int[Tensor, "n"] | None = None, update: bool = True
+) -> Columns:
+    """The table, checked. Without `prompt_ids` the groups are the prompts.
 
     Raises:
         ValueError: no rows, or not one group id per row.
@@ -71,7 +75,14 @@ def columns_of(table: RewardTable, group_ids: Int[Tensor, "n"], *, update: bool 
         raise ValueError(f"expected one group id per row ({rows}), found group_ids of shape {list(group_ids.shape)}.")
     values = table.values.detach().double()
     finite = torch.where(values.isfinite(), values, float("nan"))
-    return Columns(names=table.names, raw=finite, given=table.weights.double(), ids=group_ids, update=update)
+    return Columns(
+        names=table.names,
+        raw=finite,
+        given=table.weights.double(),
+        ids=group_ids,
+        prompts=group_ids if prompt_ids is None else prompt_ids,
+        update=update,
+    )
 
 
 def equal_rows_agree(

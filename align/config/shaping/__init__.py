@@ -22,6 +22,7 @@ from align.config.shaping.references import (
     ReferenceColumn,
     ReferenceConstant,
     ReferenceGroup,
+    ReferencePrompt,
     ReferenceStart,
 )
 from align.config.shaping.transforms import (
@@ -86,6 +87,7 @@ __all__ = [
     "ReferenceColumn",
     "ReferenceConstant",
     "ReferenceGroup",
+    "ReferencePrompt",
     "ReferenceQuantile",
     "ReferenceStart",
     "RobustZScore",

@@ -60,6 +60,25 @@ class ReferenceStart:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReferencePrompt:
+    """Quantile over stored samples of the same prompt: one number per prompt, kept over the steps and in checkpoints.
+
+    Estimated as in `group`, from the scored samples of the steps in which the prompt is met first, the present one
+    included; once there are enough the number stands still. It is the initial policy's where a prompt is met early.
+    Use it where prompts come back.
+    """
+
+    kind: Literal["prompt"] = "prompt"
+    """Selects this reference."""
+    q: Quantile = 0.85
+    """Which quantile is good enough."""
+    method: Literal["gaussian", "empirical"] = "gaussian"
+    """mean + PhiInv(q) * std (from about 8 samples), or the quantile of the samples with linear interpolation (32)."""
+    samples: PositiveInt = 16
+    """A prompt with at least this many stored samples takes no more."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReferenceGroup:
     """Quantile of the group's own samples. It moves with the policy, which makes the transform a relative advantage
     without a ceiling; for experiments."""
@@ -73,6 +92,6 @@ class ReferenceGroup:
 
 
 Reference = Annotated[
-    ReferenceStart | ReferenceConstant | ReferenceColumn | ReferenceCanonical | ReferenceGroup,
+    ReferenceStart | ReferencePrompt | ReferenceConstant | ReferenceColumn | ReferenceCanonical | ReferenceGroup,
     Field(discriminator="kind"),
 ]

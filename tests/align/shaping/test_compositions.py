@@ -119,6 +119,7 @@ TRANSFORM_CASES = [
     s.Lsc(reference=s.ReferenceConstant(value=0.5)),
     s.Lsc(reference=s.ReferenceColumn(column="c")),
     s.Lsc(reference=s.ReferenceCanonical(column="c")),
+    s.Lsc(reference=s.ReferencePrompt(samples=3)),
     s.Lsc(reference=s.ReferenceGroup()),
     s.Par(columns=("c",)),
     s.ReferenceQuantile(columns=("c",)),
@@ -156,6 +157,12 @@ CASES = [PipelineConfig(transforms=(case,)) for case in TRANSFORM_CASES]
 CASES += [PipelineConfig(combine=case) for case in COMBINE_CASES]
 CASES += [PipelineConfig(weights=case) for case in WEIGHT_CASES]
 CASES += [GDPO, PipelineConfig(required=("a",), combine=s.WeightedSum(missing="renormalise"))]
+
+
+def assert_same(state, other):
+    """Numbers and tensors of two checkpoints, bit for bit."""
+    assert state.keys() == other.keys()
+    assert all(torch.equal(torch.as_tensor(value), torch.as_tensor(other[name])) for name, value in state.items())
 
 
 def prompt_table(seed):
@@ -203,7 +210,7 @@ def test_a_resumed_pipeline_goes_on(config):
     expected = pipeline(table(prompt_table(9)), IDS)
     found = resumed(table(prompt_table(9)), IDS)
     assert torch.equal(found.advantages, expected.advantages)
-    assert resumed.state_dict() == pipeline.state_dict()
+    assert_same(resumed.state_dict(), pipeline.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -214,7 +221,7 @@ def test_looking_changes_nothing(config):
     pipeline(table(prompt_table(0)), IDS)
     before = pipeline.state_dict()
     pipeline(table(prompt_table(1)), IDS, update=False)
-    assert pipeline.state_dict() == before
+    assert_same(pipeline.state_dict(), before)
 
 
 def test_metrics_are_left_alone_and_a_named_reward_is_not():
