@@ -33,6 +33,13 @@ install_import_hook(
         "diffusion.sa_solver",
         "diffusion.losses",
         "diffusion.data",
+        "preference.losses",
+        "preference.logprobs",
+        "preference.layout",
+        "preference.ranking",
+        "preference.teacher",
+        "preference.adpa",
+        "preference.dckd",
     ],
     "beartype.beartype",
 )

@@ -56,7 +56,8 @@ def split_model(model: nn.Module, *, float32_product: bool = False) -> SplitMode
         AlignError: the two do not give the model's logits (an output layer that we do not know, or an adapter that
             adds tokens of its own).
     """
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    causal: Any = model  # Any: what transformers adds to a module is asked for by name
+    causal = causal.get_base_model() if hasattr(causal, "get_base_model") else causal
     prefix = str(getattr(causal, "base_model_prefix", ""))
     trunk = getattr(causal, prefix, None) or getattr(causal, "model", None)
     output = causal.get_output_embeddings() if hasattr(causal, "get_output_embeddings") else None
@@ -85,10 +86,9 @@ def _finish_of(model: nn.Module) -> tuple[float, float | None]:
 def _head_of(output: nn.Module, scale: float, softcap: float | None, float32_product: bool) -> Head:
     bare = type(output) is nn.Linear and not output._forward_hooks and not output._forward_pre_hooks
     # A shard (DTensor) or a quantised weight is a Tensor of another class.
-    if bare and type(output.weight) is nn.Parameter and type(output.weight.data) is Tensor:
-        return LinearHead(
-            weight=output.weight, bias=output.bias, scale=scale, softcap=softcap, float32_product=float32_product
-        )
+    weight, bias = getattr(output, "weight", None), getattr(output, "bias", None)
+    if bare and type(weight) is nn.Parameter and type(weight.data) is Tensor:
+        return LinearHead(weight=weight, bias=bias, scale=scale, softcap=softcap, float32_product=float32_product)
     return ModuleHead(module=output, scale=scale, softcap=softcap)
 
 
