@@ -42,12 +42,12 @@ def autoencoder() -> AutoencoderKL:
     )
 
 
-def enlarge(*modules: torch.nn.Module) -> None:
-    """Draw all matrices anew with unit gain, so that outputs are not all near zero."""
+def enlarge(*modules: torch.nn.Module, gain: float = 1.5) -> None:
+    """Draw all matrices anew with this gain, so that outputs are not all near zero."""
     for module in modules:
         for name, parameter in module.named_parameters():
             if parameter.ndim > 1 and "pos_embed" not in name:
-                torch.nn.init.normal_(parameter, std=1.5 / parameter[0].numel() ** 0.5)
+                torch.nn.init.normal_(parameter, std=gain / parameter[0].numel() ** 0.5)
 
 
 def miniature_pipeline(seed: int = 0, shift: float = 3.0) -> StableDiffusion3Pipeline:

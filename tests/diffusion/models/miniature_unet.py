@@ -27,6 +27,7 @@ from diffusion.tiny.build import tokenizer as word_tokenizer
 from .miniature import CONTEXT, autoencoder, enlarge
 
 WIDTH = 8
+GAIN = 1.0  # more would make the many layers of a U-Net chaotic: rounding would grow to visible differences
 SCHEDULE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
 
 
@@ -87,7 +88,8 @@ def stable_diffusion_pipeline(scheduler: Any, seed: int, **settings: Any) -> Sta
             feature_extractor=None,
             requires_safety_checker=False,
         )
-        enlarge(network, pipeline.text_encoder)
+        enlarge(pipeline.text_encoder)
+        enlarge(network, gain=GAIN)
     return pipeline
 
 
@@ -133,7 +135,8 @@ def miniature_sdxl_pipeline(
             force_zeros_for_empty_prompt=zeros,
             add_watermarker=False,
         )
-        enlarge(network, pipeline.text_encoder, pipeline.text_encoder_2)
+        enlarge(pipeline.text_encoder, pipeline.text_encoder_2)
+        enlarge(network, gain=GAIN)
     return pipeline
 
 
