@@ -75,6 +75,8 @@ class TrainingConfig:
     """Autocast of the network. Log-probabilities, ratios, KL and the trained weights stay float32."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    compile: bool = False
+    """Compile each repeated block of the network with `torch.compile`: faster passes after minutes of compilation."""
     ema: EmaConfig | None = field(default_factory=EmaConfig)
     """Moving average of the trained weights; `null` switches it off."""
 

@@ -5,19 +5,22 @@ With C units (samples, tokens) in the whole update, c_m of them in micro-batch m
     gradient = sum_m c_m grad(l_m) / C
 
 whatever the sizes. Data parallelism averages gradients over W processes, so each process adds grad(l_m * c_m * W / C).
+
+Under FSDP2 every pass is a collective, so all processes take equally many: as many as the one with the most rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from align.engine.batching import micro_cuts, passes_of, unit_count
+from align.engine.batching import even_cuts, micro_cuts, passes_of, unit_count
 from align.engine.distributed import Processes
+from align.engine.fsdp import is_spread
 from align.errors import AlignError
 from align.types import Batch, BatchT, LossOutput
 
@@ -72,7 +75,9 @@ class Accumulator:
         self._network = network
         self._processes = processes
         self._size = micro_batch_size
-        self._units = self._counted = self._global_units = 0
+        self._units = self._counted = self._global_units = self._most_rows = 0
+        self._in_step = is_spread(network)
+        self._filler = False
 
     def begin(self, rows: Batch) -> None:
         """Announce the rows of an update on this process; a collective.
@@ -89,20 +94,35 @@ class Accumulator:
             )
         self._units = counts[self._processes.rank][1]
         self._global_units = sum(units for _, units in counts)
+        self._most_rows = max(number for number, _ in counts)
         self._counted = 0
 
     def micro_batches(self, rows: BatchT) -> Iterator[BatchT]:
         """Cut the rows, and each cut into its passes; gradients travel between processes with the last piece only."""
-        cuts = micro_cuts(len(rows), self._size)
+        cuts = self._cuts(len(rows))
         for cut in cuts:
-            pieces = passes_of(rows.select(torch.arange(cut.start, cut.stop)))
+            self._filler = len(cut) == 0
+            chosen = torch.zeros(1, dtype=torch.int64) if self._filler else torch.arange(cut.start, cut.stop)
+            pieces = passes_of(rows.select(chosen))
             for piece in pieces:
                 last = cut is cuts[-1] and piece is pieces[-1]
-                with nullcontext() if last else self._accelerator.no_sync(self._network):
+                with nullcontext() if last else self._gradients_stay():
                     yield piece
+        self._filler = False
+
+    def _cuts(self, rows: int) -> list[range]:
+        """Micro-batches; in step with the other processes some are smaller than they could be, or empty."""
+        return even_cuts(rows, -(-self._most_rows // self._size)) if self._in_step else micro_cuts(rows, self._size)
+
+    def _gradients_stay(self) -> AbstractContextManager[None]:
+        """Under FSDP2 gradients are summed over processes at once: a whole gradient would be held otherwise."""
+        return nullcontext() if self._in_step else self._accelerator.no_sync(self._network)
 
     def backward(self, out: LossOutput) -> None:
         """Add the gradient of one micro-batch."""
+        if self._filler:
+            self._accelerator.backward(out.loss * 0.0)
+            return
         weight = out.count * self._processes.world / self._global_units
         self._accelerator.backward(out.loss * weight)
         self._counted += out.count

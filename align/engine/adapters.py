@@ -2,20 +2,26 @@
 
 `Policy` knows which weights are trained and by what stable names; it can show the network as it was before training
 (the reference) and with other weights (a moving average, a lagged policy). Nothing here knows a model family.
+
+Under FSDP2 the weights, and all copies that are made of them here, are spread over the processes
+(`align.engine.sharding`); `assembled` is for saving the network whole.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from align.config.shared import LoraConfig
+from align.engine import fsdp
+from align.engine.compilation import compile_blocks
 from align.engine.lora import inject, is_adapter_layer
+from align.engine.sharding import assign, exchange, spread
 from align.errors import AlignError
 
 if TYPE_CHECKING:
@@ -26,7 +32,7 @@ class Policy:
     """A network and the weights of it that are trained. Made by `Policy.lora` or `Policy.full`.
 
     Attributes:
-        module: the network itself; for passes without gradient, and for saving.
+        module: the network itself; for passes without gradient, and inside `assembled` for saving.
         network: the module to call *with* gradient (wrapped for several processes after `prepare`).
         identity: what a checkpoint must agree on: texts such as the class and the path of the model.
     """
@@ -45,6 +51,7 @@ class Policy:
         self._weights = dict(weights)
         self._original = original
         self._layers = [layer for layer in module.modules() if is_adapter_layer(layer)]
+        self._sharded: fsdp.Sharded | None = None
 
     @classmethod
     def lora(
@@ -84,13 +91,26 @@ class Policy:
         return cls(module, weights, identity={"adapter": "none", **(identity or {})}, original=original)
 
     def prepare(self, accelerator: Accelerator) -> None:
-        """Move to the device, put the forward pass under autocast, and wrap for several processes."""
+        """Move to the device, put the forward pass under autocast, wrap for several processes or spread over them."""
+        spreading = accelerator.num_processes > 1 and fsdp.asked_for()
         with warnings.catch_warnings():
             # Newer torch renames what `start_accelerator` sets; Accelerate does not know the new name yet.
             warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
-            self.network = accelerator.prepare_model(self.module)
+            self.network = accelerator.prepare_model(self.module, evaluation_mode=spreading)
+        if spreading:
+            places = {id(weight): (layer, name) for layer, name, weight in fsdp.places(self.module)}
+            found = {name: places[id(weight)] for name, weight in self._weights.items()}
+            self._sharded = fsdp.Sharded(self.module, accelerator)
+            self._weights = {name: layer._parameters[own] for name, (layer, own) in found.items()}
         if self._original is not None:
-            self._original = {name: tensor.to(accelerator.device) for name, tensor in self._original.items()}
+            self._original = {
+                name: spread(tensor.to(accelerator.device), self._weights[name])
+                for name, tensor in self._original.items()
+            }
+
+    def compile(self, backend: str = "inductor") -> None:
+        """Compile each repeated block in place; before `prepare`. See `align.engine.compilation`."""
+        compile_blocks(self.module, backend=backend)
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass.
@@ -162,24 +182,66 @@ class Policy:
         missing = self._weights.keys() - weights.keys()
         if missing:
             raise KeyError(f"weights to swap in lack {len(missing)} trained weights, such as {sorted(missing)[:3]}")
-        aside = {name: weight.data for name, weight in self._weights.items()}
+        aside: dict[str, Tensor] = {}
         try:
-            for name, weight in self._weights.items():
-                weight.data = weights[name].detach().to(weight.device, weight.dtype)
+            with self._rewritten():
+                for name, weight in self._weights.items():
+                    aside[name] = exchange(weight, weights[name])
             torch.clear_autocast_cache()  # else an outer autocast would go on with casts of the weights laid aside
             with torch.no_grad():
                 yield self.module
         finally:
-            for name, weight in self._weights.items():
-                weight.data = aside[name]
+            with self._rewritten():
+                for name, value in aside.items():
+                    exchange(self._weights[name], value)
             torch.clear_autocast_cache()
 
+    def gather(self, *, at_next_pass: bool = False) -> None:
+        """Until `reshard`, passes without gradient are no collectives: processes may run different numbers of them.
+
+        A collective, and only under FSDP2 anything at all.
+
+        Args:
+            at_next_pass: only when the network is first called without gradient, which then every process has to do.
+        """
+        if self._sharded is not None:
+            self._sharded.gather_at_next_pass() if at_next_pass else self._sharded.gather()
+
+    def reshard(self) -> None:
+        """End of `gather`."""
+        if self._sharded is not None:
+            self._sharded.reshard()
+
+    @contextmanager
+    def assembled(self, *, keep: bool) -> Iterator[nn.Module]:
+        """Inside, `module` and `state_dict` hold whole plain weights, for saving. A collective; yields the module.
+
+        Under FSDP2 they are copies on the processor, and the network cannot be called; otherwise nothing changes.
+
+        Args:
+            keep: whether this process is to have them; the main process is the one that writes.
+        """
+        if self._sharded is None:
+            yield self.module
+            return
+        spread_weights = self._weights
+        with self._sharded.assembled(keep=keep) as plain:
+            self._weights = {name: plain.get(id(weight), weight) for name, weight in spread_weights.items()}
+            try:
+                yield self.module
+            finally:
+                self._weights = spread_weights
+
     def state_dict(self) -> dict[str, Tensor]:
-        """The trained weights by stable name, without gradient; views, not copies."""
+        """The trained weights by stable name, without gradient; views, not copies. Spread where the weights are."""
         return {name: weight.detach() for name, weight in self._weights.items()}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Copy trained weights in; names and shapes must agree."""
-        for name, weight in self._weights.items():
-            weight.copy_(state[name])
+        """Copy trained weights in, whole or spread; names and shapes must agree."""
+        with self._rewritten():
+            for name, weight in self._weights.items():
+                assign(weight, state[name])
+
+    def _rewritten(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._sharded is None else self._sharded.rewritten()

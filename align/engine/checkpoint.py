@@ -17,8 +17,9 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -56,8 +57,13 @@ class Checkpoint:
     metrics: Mapping[str, float]
 
 
-def write(folder: Path, checkpoint: Checkpoint) -> Path:
+def write(folder: Path, checkpoint: Checkpoint, late: Iterable[tuple[str, State]] = ()) -> Path:
     """Write `<folder>/step_XXXXXX` atomically; one that is there already is replaced.
+
+    Args:
+        folder: folder of the checkpoints.
+        checkpoint: what to write.
+        late: further parts, made and written one after the other, so that one at a time is held in memory.
 
     Raises:
         OSError: the disk is full or not writable; nothing is left behind and older checkpoints are untouched.
@@ -67,7 +73,7 @@ def write(folder: Path, checkpoint: Checkpoint) -> Path:
     try:
         shutil.rmtree(hidden, ignore_errors=True)
         hidden.mkdir(parents=True)
-        _write_parts(hidden, checkpoint.parts)
+        _write_parts(hidden, chain(checkpoint.parts.items(), late))
         manifest = {
             "format": _FORMAT,
             "step": checkpoint.step,
@@ -199,12 +205,12 @@ def make_readable(folder: Path, like: Path) -> None:
         path.chmod(mode)
 
 
-def _write_parts(folder: Path, parts: Mapping[str, State]) -> None:
+def _write_parts(folder: Path, parts: Iterable[tuple[str, State]]) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     numbers = {}
-    for part, state in parts.items():
+    for part, state in parts:
         tensors = {name: _plain(value) for name, value in state.items() if isinstance(value, Tensor)}
         numbers[part] = {name: value for name, value in state.items() if not isinstance(value, Tensor)}
         if tensors:

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from align.engine import fsdp
 from align.errors import AlignError
 
 if TYPE_CHECKING:
@@ -33,10 +34,14 @@ def start_accelerator(mixed_precision: str = "no", *, find_unused_parameters: bo
     Args:
         mixed_precision: "no", "bf16" or "fp16".
         find_unused_parameters: for a network of which some trained weights get no gradient in some passes.
+
+    Raises:
+        AlignError: the launch configuration asks for what this engine does not do.
     """
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
+    _check_launch()
     _warn_if_alone()
     # Without the flag, Accelerate takes launched processes on a machine without accelerator for so many single ones.
     asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
@@ -55,6 +60,28 @@ def start_accelerator(mixed_precision: str = "no", *, find_unused_parameters: bo
     if accelerator.num_processes > 1:
         atexit.register(_leave_group)
     return accelerator
+
+
+def _check_launch() -> None:
+    """Refuse launch settings under which Accelerate would take over what this engine does itself.
+
+    DeepSpeed's engine owns the optimiser, the clipping and the accumulation, and its partitioned gradients and weights
+    cannot be exchanged or averaged from outside; FSDP2 without resharding after the forward pass splits the same things
+    (moments and gradients) over the processes. Accelerate's own compilation covers passes with gradient only, so that
+    rollout and update would run different code.
+    """
+    fsdp.asked_for()
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() in ("1", "true", "yes"):
+        raise AlignError(
+            "the launch configuration asks for DeepSpeed, which this engine does not train with.",
+            "ZeRO-2's equivalent is FSDP2 with `fsdp_reshard_after_forward: false` "
+            "(configs/accelerate/fsdp2_shard_grad_op.yaml), ZeRO-3's is configs/accelerate/fsdp2.yaml.",
+        )
+    if os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no":
+        raise AlignError(
+            "the launch configuration sets a dynamo backend, which would compile the update but not the rollout.",
+            "Remove `dynamo_config` from it and set training.compile=true.",
+        )
 
 
 def _warn_if_alone() -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from align.engine.trackers import Picture
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +28,19 @@ class Hooks:
     evaluate_every: int = 0
     pictures: Callable[[int], Sequence[Picture]] | None = None
     pictures_every: int = 0
+
+    def within(self, context: Callable[[], AbstractContextManager[None]]) -> Hooks:
+        """The same hooks, each called inside a context."""
+
+        def wrapped(function: Callable[[int], T]) -> Callable[[int], T]:
+            def call(step: int) -> T:
+                with context():
+                    return function(step)
+
+            return call
+
+        evaluate = None if self.evaluate is None else wrapped(self.evaluate)
+        return replace(self, evaluate=evaluate, pictures=None if self.pictures is None else wrapped(self.pictures))
 
     def evaluation_due(self, step: int, last: int) -> bool:
         """Whether the evaluation follows this step."""

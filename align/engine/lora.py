@@ -66,10 +66,10 @@ def inject(module: nn.Module, config: LoraConfig, targets: Sequence[str], *, see
         lora_dropout=config.dropout,
         init_lora_weights="gaussian",
     )
-    if hasattr(module, "add_adapter"):  # diffusers and transformers models keep books on their adapters
-        cast("Any", module).add_adapter(settings, adapter_name=_ADAPTER)  # Any: two libraries' mixins, no common type
-    else:
-        inject_adapter_in_model(settings, module, _ADAPTER)
+    # Not by the libraries' own add_adapter, which refuses every peft but the newest; it does these two things.
+    inject_adapter_in_model(settings, module, _ADAPTER)
+    if hasattr(module, "_hf_peft_config_loaded"):  # the books of diffusers and transformers models
+        cast("Any", module)._hf_peft_config_loaded = True  # Any: two libraries' mixins, no common type
     weights = {_stable(name): weight for name, weight in module.named_parameters() if f".{_ADAPTER}." in name}
     _initialise(weights, config.rank, seed)
     _use_training_dropout(module)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from align.config.shared import OptimizerConfig
+from align.engine.sharding import spread, whole
 from align.errors import AlignError
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
@@ -137,7 +138,7 @@ class Optimizer:
             )
 
     def state_dict(self) -> dict[str, Tensor | int | float]:
-        """Moments as `exp_avg/<weight>` ..., counters and loss scale as numbers."""
+        """Moments as `exp_avg/<weight>` ... (spread where the weights are), counters and loss scale as numbers."""
         state: dict[str, Tensor | int | float] = {"updates": self.updates, "skips_in_a_row": self._skips_in_a_row}
         for name, weight in zip(self._names, self._weights, strict=True):
             for key, value in self._adamw.state.get(weight, {}).items():
@@ -147,14 +148,14 @@ class Optimizer:
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor | int | float]) -> None:
-        """Inverse of `state_dict`."""
+        """Inverse of `state_dict`; moments may be whole or spread."""
         self.updates = int(state["updates"])
         self._skips_in_a_row = int(state["skips_in_a_row"])
         moments: dict[int, dict[str, Tensor | int | float]] = {}
-        for number, name in enumerate(self._names):
+        for place, (name, weight) in enumerate(zip(self._names, self._weights, strict=True)):
             found = {key: state[f"{key}/{name}"] for key in _MOMENTS if f"{key}/{name}" in state}
             if found:
-                moments[number] = found
+                moments[place] = {key: _like(value, weight) for key, value in found.items()}
         groups = self._adamw.state_dict()["param_groups"]
         self._adamw.load_state_dict({"state": moments, "param_groups": groups})
         prefix = "scaler/"
@@ -164,11 +165,19 @@ class Optimizer:
 
 
 def clip_gradients(weights: list[nn.Parameter], largest: float | None) -> float:
-    """Scale all gradients so that their common L2 norm is at most `largest` (None: any). Returns the norm before."""
+    """Scale all gradients so that their common L2 norm is at most `largest` (None: any). Returns the norm before.
+
+    A collective where gradients are spread over processes; the norm is of all of them.
+    """
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     if not gradients:
         return 0.0
-    norm = nn.utils.get_total_norm(gradients)
+    norm = whole(nn.utils.get_total_norm(gradients))
     if largest is not None:
         nn.utils.clip_grads_with_norm_(weights, largest, norm)
     return float(norm)
+
+
+def _like(value: Tensor | int | float, weight: Tensor) -> Tensor | int | float:
+    """A moment as the weight is spread; the count of steps is a scalar and stays."""
+    return spread(value, weight) if isinstance(value, Tensor) and value.shape == weight.shape else value

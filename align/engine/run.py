@@ -70,6 +70,8 @@ class Run:
         training = settings.training
         if training.gradient_checkpointing:
             policy.enable_gradient_checkpointing()
+        if training.compile:
+            policy.compile()
         policy.prepare(accelerator)
         weights = policy.trainable_parameters()
         self.step = 0
@@ -119,7 +121,8 @@ class Run:
     def session(self, algorithm: Stateful) -> Iterator[None]:
         """What has to be open while the loop runs. Takes up the newest checkpoint of a folder that was there before."""
         self.register("algorithm", algorithm)
-        self._reporter = Reporter(self.processes, self.folder, self.settings, self.hooks, self.timers)
+        hooks = self.hooks.within(self._whole_network)
+        self._reporter = Reporter(self.processes, self.folder, self.settings, hooks, self.timers)
         with ExitStack() as stack:
             stack.callback(self.folder.close)
             random_state.seed_everything(self.settings.seed, self.processes.rank)
@@ -131,11 +134,21 @@ class Run:
             self.timers.finish_step()
             yield
 
+    @contextmanager
+    def _whole_network(self) -> Iterator[None]:
+        """Inside, processes may make different numbers of passes without gradient, or none."""
+        self.policy.gather()
+        try:
+            yield
+        finally:
+            self.policy.reshard()
+
     def steps(self) -> Iterator[int]:
         """Numbers of the steps that are left, until the last one or until somebody asks for a stop."""
         if self.step == 0:
             self._reporter.before_first_step()
         while self.step < self.settings.training.steps and self._stopped_by is None:
+            self.policy.gather(at_next_pass=True)  # processes roll out different numbers of batches
             yield self.step + 1
 
     def updates(self, batch: BatchT) -> Iterator[tuple[int, BatchT]]:
@@ -144,10 +157,13 @@ class Run:
         for update, cut in enumerate(even_cuts(len(batch), self.settings.training.updates_per_rollout)):
             rows = batch.select(torch.arange(cut.start, cut.stop))
             self._accumulator.begin(rows)
+            if update > 0:
+                self.policy.gather(at_next_pass=True)
             yield update, rows
 
     def micro_batches(self, rows: BatchT) -> Iterator[BatchT]:
         """The rows of an update in pieces of `micro_batch_size`."""
+        self.policy.reshard()
         return self._accumulator.micro_batches(rows)
 
     def backward(self, out: LossOutput) -> None:
@@ -161,6 +177,7 @@ class Run:
             self._accumulator.finish()
             number = self._optimizer.updates
             report = self._optimizer.step()
+            self.policy.reshard()  # a pass without gradient may have left weights gathered: they are old now
             if self.ema is not None and report.applied:
                 self.ema.update(self.policy.trainable_parameters(), number)
             self._reports.append(report)
@@ -173,6 +190,7 @@ class Run:
             batch: this process's rows.
             extra: further metrics, the same on all processes.
         """
+        self.policy.reshard()
         own = StepNumbers(sums=self._accumulator.metrics.sums(), samples=len(batch), stop=self._interrupt.received)
         metrics, self._stopped_by = self._reporter.step(step, batch, extra, self._reports, own)
         self.step = step

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from align.engine.adapters import Policy
 from align.engine.checkpoint import Checkpoint, State
 from align.engine.distributed import Processes
 from align.engine.folder import step_number
+from align.engine.sharding import gathered, spread_state
 from align.errors import AlignError
 
 log = logging.getLogger(__name__)
@@ -78,11 +79,13 @@ class Saver:
         """
         random_states = self._processes.gather_objects(random_state.capture())
         problem = None
+        states = self._states()
         if self._processes.is_main:
-            states = {name: part.state_dict() for name, part in self.parts.items()}
-            states |= {_random_part(rank): state for rank, state in enumerate(random_states)}
-            checkpoint = Checkpoint(step=step, parts=states, identity=self._policy.identity, metrics=dict(metrics))
-            problem = self._write(checkpoint)
+            rest = {_random_part(rank): state for rank, state in enumerate(random_states)}
+            checkpoint = Checkpoint(step=step, parts=rest, identity=self._policy.identity, metrics=dict(metrics))
+            problem = self._write(checkpoint, states)
+        for _ in states:  # what the main process gathers, all processes give, also after it has failed
+            pass
         problem = self._processes.from_main(problem)
         if problem and must:
             raise CheckpointFailedError(
@@ -91,9 +94,14 @@ class Saver:
             )
         return problem
 
-    def _write(self, checkpoint: Checkpoint) -> str | None:
+    def _states(self) -> Iterator[tuple[str, State]]:
+        """The parts one by one, with whole tensors on the main process; each step is a collective."""
+        for name, part in self.parts.items():
+            yield name, gathered(part.state_dict(), keep=self._processes.is_main)
+
+    def _write(self, checkpoint: Checkpoint, states: Iterator[tuple[str, State]]) -> str | None:
         try:
-            files.write(self._folder, checkpoint)
+            files.write(self._folder, checkpoint, states)
             config = self._config
             files.prune(self._folder, keep_last=config.keep_last, keep_best=config.keep_best, metric=config.best_metric)
         except OSError as error:
@@ -119,7 +127,7 @@ class Saver:
         check_model(path, checkpoint, self._policy)
         for name, part in self.parts.items():
             if name in checkpoint.parts:
-                part.load_state_dict(checkpoint.parts[name])
+                part.load_state_dict(spread_state(checkpoint.parts[name], like=part.state_dict()))
             else:
                 log.warning("%s holds no state of %s; it starts afresh", path, name)
         mine = checkpoint.parts.get(_random_part(self._processes.rank))
