@@ -122,15 +122,13 @@ class Client:
             finally:
                 response.close()  # a fully read answer has given its connection back already
             return (None if trouble == _SLOW else response.status), response.headers, answer, trouble
-        except urllib3.exceptions.TimeoutError:
-            return None, {}, b"", "timed out"
         except urllib3.exceptions.HTTPError as error:
             return None, {}, b"", _connection_trouble(error)
 
     def _read(self, response: urllib3.BaseHTTPResponse, until: float) -> tuple[bytes, str]:
         """An answer piece by piece: one that drips or never ends must not hold the run."""
         parts, size = [], 0
-        for part in response.stream(CHUNK, decode_content=True):
+        while part := response.read1(CHUNK, decode_content=True):  # what has arrived, without waiting for all of it
             size += len(part)
             if size > self.patience.answer_limit:
                 return b"", f"answered more than {self.patience.answer_limit} bytes"
@@ -185,6 +183,8 @@ def _connection_trouble(error: urllib3.exceptions.HTTPError) -> str:
         return "could not be reached (the host's name is unknown)"
     if isinstance(error, urllib3.exceptions.NewConnectionError):
         return "could not be reached (no connection)"
+    if isinstance(error, urllib3.exceptions.TimeoutError):  # after the two before, which are time-outs to urllib3
+        return "timed out"
     return f"broke the connection ({type(error).__name__})"
 
 

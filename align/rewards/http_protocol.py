@@ -151,7 +151,7 @@ def read_answer(body: bytes, n: int) -> Scores:
     read = {}
     for name, values in named.items():
         if not isinstance(values, list):
-            raise ProtocolError(f"the scores of `{name}` are a {type(values).__name__}, not a list")
+            raise ProtocolError(f"the scores of `{name}` are {_json_kind(values)}, not a list")
         if len(values) != n:
             what = f" of `{name}`" if name else ""
             raise ProtocolError(f"answered {len(values)} scores{what} for {n} samples")
@@ -172,7 +172,7 @@ def _score(value: object, why: str) -> float | Unscored:
     if isinstance(value, _NoNumber):
         return Unscored(f"was answered with {value.literal} instead of a number")
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return Unscored(f"was answered with a {_json_kind(value)} instead of a number")
+        return Unscored(f"was answered with {_json_kind(value)} instead of a number")
     try:
         number = float(value)
     except OverflowError:
@@ -188,7 +188,8 @@ class _NoNumber:
 
 
 def _json_kind(value: object) -> str:
-    return {bool: "boolean", str: "text", list: "list", dict: "object"}.get(type(value), type(value).__name__)
+    kinds = {bool: "a boolean", str: "a text", list: "a list", dict: "an object", _NoNumber: "no number"}
+    return kinds.get(type(value), "a number")
 
 
 def _only_problem(counts: object) -> str:
@@ -204,7 +205,7 @@ def _object(body: bytes, what: str) -> dict[str, Any]:
         kind = "an HTML page" if html else "no JSON"
         raise ProtocolError(f"{what} is {kind}: {excerpt(body) or 'nothing'}") from None
     if not isinstance(content, dict):
-        raise ProtocolError(f"{what} is a JSON {_json_kind(content)}, not an object")
+        raise ProtocolError(f"{what} is {_json_kind(content)}, not an object")
     return content
 
 
