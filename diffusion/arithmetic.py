@@ -11,7 +11,23 @@ from functools import singledispatch
 from typing import Any
 
 from align.config.shared import TrainingConfig
-from diffusion.config import GUIDANCE_AS_INPUT, AwmConfig, DiffusionRun, EvaluationConfig, RolloutConfig
+from diffusion.chain_steps import trained_count
+from diffusion.config import (
+    GUIDANCE_AS_INPUT,
+    AwmConfig,
+    ChainConfig,
+    DiffusionDpoConfig,
+    DiffusionRun,
+    EvaluationConfig,
+    FlowGrpoConfig,
+    NftConfig,
+    OnlineDpoConfig,
+    RolloutConfig,
+    RwrConfig,
+    SftBestConfig,
+    SftConfig,
+)
+from diffusion.needs import rows_per_step
 
 
 def samples_per_step(rollout: RolloutConfig) -> int:
@@ -25,14 +41,14 @@ def process_slice(rows: int, rank: int, world: int) -> tuple[int, int]:
 
 
 def rows_per_update(config: DiffusionRun, processes: int) -> tuple[int, int]:
-    """Fewest and most samples of a process in one optimiser update; equal when the processes divide the update."""
-    chunk = samples_per_step(config.rollout) // config.training.updates_per_rollout
+    """Fewest and most rows of a process in one optimiser update; equal when the processes divide the update."""
+    chunk = rows_per_step(config) // config.training.updates_per_rollout
     sizes = [end - start for start, end in (process_slice(chunk, rank, processes) for rank in range(processes))]
     return min(sizes), max(sizes)
 
 
 def micro_batch_rows(config: DiffusionRun, processes: int) -> int:
-    """Most samples that a process has in one micro-batch."""
+    """Most rows (pictures, or pairs of them) that a process has in one micro-batch."""
     return min(config.training.micro_batch_size, rows_per_update(config, processes)[1])
 
 
@@ -113,3 +129,60 @@ def _(algorithm: AwmConfig, rollout: RolloutConfig, training: TrainingConfig) ->
         note = "off-policy: likelihood under the lagged policy" if algorithm.off_policy else "samples of later updates"
         passes.append(Passes(label="old likelihood", count=draws * late, note=note))
     return tuple(passes)
+
+
+@training_passes.register
+def _(algorithm: ChainConfig, rollout: RolloutConfig, training: TrainingConfig) -> tuple[Passes, ...]:
+    steps, factor = trained_count(algorithm.steps, rollout.num_inference_steps), guidance_factor(rollout.guidance_scale)
+    forward = steps * factor
+    backward = 2 * steps * (1 if algorithm.detach_unconditional else factor)
+    note = f"{steps} steps, forward 1 + backward 2" + (" x 2 for guidance" if factor == 2 else "")
+    passes = [Passes(label="training", count=Fraction(forward + backward), note=note)]
+    if isinstance(algorithm, FlowGrpoConfig) and algorithm.kl_beta > 0:
+        passes.append(Passes(label="base model", count=Fraction(forward), note="for kl_beta; 0 saves it"))
+    return tuple(passes)
+
+
+# --- methods that train on final pictures ----------------------------------------------------------------------------
+
+
+def _training(draws: int | Fraction, kl_beta: float, note: str) -> tuple[Passes, ...]:
+    """Training, and the base model where there is a pull to it."""
+    training = Passes(label="training", count=Fraction(3 * draws), note=f"{note}, forward 1 + backward 2")
+    base = Passes(label="base model", count=Fraction(draws), note="for kl_beta; 0 saves it")
+    return (training, base) if kl_beta > 0 else (training,)
+
+
+@training_passes.register
+def _(algorithm: NftConfig, rollout: RolloutConfig, training: TrainingConfig) -> tuple[Passes, ...]:
+    draws = algorithm.times.draws * guidance_factor(rollout.guidance_scale)
+    old = Passes(label="old policy", count=Fraction(draws), note="the lagged one, which also rolls out")
+    return (*_training(draws, algorithm.kl_beta, f"{draws} times"), old)
+
+
+@training_passes.register
+def _(algorithm: OnlineDpoConfig, rollout: RolloutConfig, training: TrainingConfig) -> tuple[Passes, ...]:
+    draws = algorithm.times.draws * guidance_factor(rollout.guidance_scale)
+    share = Fraction(2 * draws, rollout.group_size)
+    base = Passes(label="base model", count=share, note="the reference of both pictures of a pair")
+    return (*_training(share, 0.0, f"2 of {rollout.group_size} pictures x {draws} times"), base)
+
+
+@training_passes.register
+def _(algorithm: SftBestConfig, rollout: RolloutConfig, training: TrainingConfig) -> tuple[Passes, ...]:
+    draws = algorithm.times.draws * guidance_factor(rollout.guidance_scale)
+    share = Fraction(draws, rollout.group_size)
+    return _training(share, algorithm.kl_beta, f"1 of {rollout.group_size} pictures x {draws} times")
+
+
+@training_passes.register
+def _(algorithm: RwrConfig | SftConfig, rollout: RolloutConfig, training: TrainingConfig) -> tuple[Passes, ...]:
+    draws = algorithm.times.draws * guidance_factor(rollout.guidance_scale)
+    return _training(draws, algorithm.kl_beta, f"{draws} times")
+
+
+@training_passes.register
+def _(algorithm: DiffusionDpoConfig, rollout: RolloutConfig, training: TrainingConfig) -> tuple[Passes, ...]:
+    draws = algorithm.times.draws * guidance_factor(rollout.guidance_scale)
+    base = Passes(label="base model", count=Fraction(2 * draws), note="the reference of both pictures")
+    return (*_training(2 * draws, 0.0, f"2 pictures x {draws} times"), base)

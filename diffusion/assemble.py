@@ -7,18 +7,40 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from align.engine.adapters import Policy
+from align.engine.algorithm import Algorithm
 from align.engine.hooks import Hooks
 from align.engine.trackers import Picture
 from align.errors import AlignError
 from align.rewards.scorer import Scorer
 from align.shaping.pipeline import SignalPipeline
 from diffusion.awm import Awm
-from diffusion.collect import COLLECTED, Collector
-from diffusion.config import AwmConfig, DiffusionRun
+from diffusion.collect import Collector, collected
+from diffusion.config import (
+    AwmConfig,
+    DanceGrpoConfig,
+    DdpoConfig,
+    DiffusionRun,
+    FlowGrpoConfig,
+    LoopConfig,
+    NftConfig,
+    OnlineDpoConfig,
+    ReinforceConfig,
+    RwrConfig,
+    SftBestConfig,
+)
+from diffusion.dance_grpo import DanceGrpo
+from diffusion.ddpo import Ddpo
 from diffusion.evaluate import Evaluator, evaluation_sampler
+from diffusion.flow_grpo import FlowGrpo
+from diffusion.loop import Loop
 from diffusion.models.base import DiffusionModel
+from diffusion.nft import Nft
+from diffusion.online_dpo import OnlineDpo
 from diffusion.prompts import PromptSet, read_prompts
 from diffusion.records import write_evaluation, write_strip
+from diffusion.reinforce import Reinforce
+from diffusion.rwr import Rwr
+from diffusion.sft_best import SftBest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +48,21 @@ if TYPE_CHECKING:
     from align.engine.distributed import Processes
     from align.engine.run import Run
 
-ALGORITHMS = {AwmConfig: Awm}
+ALGORITHMS = {
+    AwmConfig: Awm,
+    ReinforceConfig: Reinforce,
+    DdpoConfig: Ddpo,
+    LoopConfig: Loop,
+    FlowGrpoConfig: FlowGrpo,
+    DanceGrpoConfig: DanceGrpo,
+    NftConfig: Nft,
+    OnlineDpoConfig: OnlineDpo,
+    RwrConfig: Rwr,
+    SftBestConfig: SftBest,
+}
 """Settings -> method."""
+ACROSS_PROCESSES = (OnlineDpo, Rwr, SftBest)
+"""Methods that compare or exchange the samples of all processes by themselves."""
 PICTURES = 24
 """How many rows of an evaluation keep their picture."""
 
@@ -76,7 +111,7 @@ def check_estimators(config: DiffusionRun) -> None:
         AlignError: names the estimator and the fields.
     """
     try:
-        SignalPipeline(config.pipeline).check_collected(COLLECTED)
+        SignalPipeline(config.pipeline).check_collected(collected(config))
     except ValueError as error:
         raise AlignError(f"`pipeline`: {error}") from error
 
@@ -140,7 +175,7 @@ def make_hooks(config: DiffusionRun, evaluator: Evaluator | None, run: Run) -> H
     )
 
 
-def make_algorithm(config: DiffusionRun, model: DiffusionModel, inputs: Inputs, run: Run) -> Awm:
+def make_algorithm(config: DiffusionRun, model: DiffusionModel, inputs: Inputs, run: Run) -> Algorithm:
     """The method of a run."""
     collector = Collector(
         config,
@@ -151,4 +186,6 @@ def make_algorithm(config: DiffusionRun, model: DiffusionModel, inputs: Inputs, 
         processes=run.processes,
         timer=run.timer,
     )
-    return ALGORITHMS[type(config.algorithm)](collector, model=model, policy=run.policy, timer=run.timer)
+    method = ALGORITHMS[type(config.algorithm)]
+    more = {"processes": run.processes} if method in ACROSS_PROCESSES else {}
+    return method(collector, model=model, policy=run.policy, timer=run.timer, **more)

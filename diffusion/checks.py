@@ -14,6 +14,7 @@ from align.config.check_pipeline import check_pipeline
 from align.config.errors import Problem
 from align.errors import AlignError
 from diffusion.arithmetic import samples_per_step
+from diffusion.check_chain import check_chain
 from diffusion.config import AwmConfig, DiffusionRun, DiscreteTimes, PromptsConfig, RolloutConfig, SaSolverSampler
 from diffusion.models.locate import locate
 from diffusion.prompts import PromptSet, read_prompts
@@ -24,6 +25,8 @@ PIPELINES = {
     "sdxl": "StableDiffusionXLPipeline",
     "sd3": "StableDiffusion3Pipeline",
     "flux": "FluxPipeline",
+    "sana": "SanaPipeline",
+    "qwen_image": "QwenImagePipeline",
 }
 """The diffusers class that a folder of each model kind must hold."""
 
@@ -48,6 +51,7 @@ def contradictions(config: DiffusionRun, processes: int = 1) -> Iterator[Problem
         shared.check_output(config.output),
         check_sampler(config.rollout.sampler),
         check_algorithm(config.algorithm, config.rollout),
+        check_chain(config),
     )
 
 

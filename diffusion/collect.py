@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from align.rewards.scorer import AllUnscored
 from align.types import RewardTable, Samples, Signal
-from diffusion.config import DiffusionRun
-from diffusion.data import process_rows, step_rows
+from diffusion.branches import noise_keys
+from diffusion.config import ChainConfig, DiffusionRun
+from diffusion.data import StepRows, process_rows, step_rows
 from diffusion.models.base import Conditioning, DiffusionModel
 from diffusion.prompts import PromptSet
-from diffusion.rollout import Drawn, SamplerSettings, roll_out
+from diffusion.rollout import Drawn, Recording, SamplerSettings, roll_out
+from diffusion.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from align.engine.distributed import Processes
@@ -41,6 +43,7 @@ class DiffusionBatch:
         latents: final latents x0, float32.
         conditioning: one row per distinct prompt, shared by all selections.
         prompt_rows: row of `conditioning` for each sample.
+        trajectory: trained steps of the way, for methods that learn from them.
         old_log_probs: log-probabilities under the policy that drew the samples; NaN where that still is the current.
     """
 
@@ -50,6 +53,7 @@ class DiffusionBatch:
     latents: Float[Tensor, "n c h w"]
     conditioning: Conditioning
     prompt_rows: Int[Tensor, "n"]
+    trajectory: Trajectory | None = None
     old_log_probs: Float[Tensor, "n t"] | None = None
 
     def __len__(self) -> int:
@@ -65,6 +69,7 @@ class DiffusionBatch:
             signal=self.signal.select(rows),
             latents=self.latents[rows.to(self.latents.device)],
             prompt_rows=self.prompt_rows[rows],
+            trajectory=None if self.trajectory is None else self.trajectory.select(rows),
             old_log_probs=None
             if self.old_log_probs is None
             else self.old_log_probs[rows.to(self.old_log_probs.device)],
@@ -90,6 +95,21 @@ def joined_tables(tables: Sequence[RewardTable]) -> RewardTable:
     return replace(tables[0], values=values, problems=merge_problems(table.problems for table in tables))
 
 
+def in_order(batches: Sequence[Drawn], table: RewardTable) -> tuple[Drawn, RewardTable]:
+    """All batches as one, and their rewards, in the order in which the rows were asked for."""
+    order = torch.cat([batch.rows for batch in batches]).argsort()
+    images = [image for batch in batches for image in batch.images]
+    ways = [batch.trajectory for batch in batches if batch.trajectory is not None]
+    latents = torch.cat([batch.latents for batch in batches])
+    drawn = Drawn(
+        rows=torch.arange(len(order)),
+        latents=latents[order.to(latents.device)],
+        images=[images[row] for row in order.tolist()],
+        trajectory=Trajectory.cat(ways).select(order) if ways else None,
+    )
+    return drawn, replace(table, values=table.values[order])
+
+
 def scored_in_background(
     drawn: Iterator[Drawn], score: Callable[[Drawn], RewardTable], timer: Callable
 ) -> tuple[list[Drawn], RewardTable]:
@@ -110,6 +130,13 @@ def scored_in_background(
 
 COLLECTED = ("prompt_ids", "step")
 """Inputs of estimators that a step brings, beside rewards and groups."""
+COLLECTED_ON_A_CHAIN = (*COLLECTED, "mask", "step_key", "logprobs")
+"""The same where a method learns from the steps of the way."""
+
+
+def collected(config: DiffusionRun) -> tuple[str, ...]:
+    """Inputs of estimators that the steps of this run bring."""
+    return COLLECTED_ON_A_CHAIN if isinstance(config.algorithm, ChainConfig) else COLLECTED
 
 
 class Collector:
@@ -136,11 +163,11 @@ class Collector:
         processes: Processes,
         timer: Callable,
     ) -> None:
-        pipeline.check_collected(COLLECTED)
+        pipeline.check_collected(collected(config))
         self.config = config
         self.pipeline = pipeline
         self._model, self._prompts, self._scorer = model, prompts, scorer
-        self._processes, self._timer = processes, timer
+        self.processes, self._timer = processes, timer
         rollout = config.rollout
         self._settings = SamplerSettings(
             sampler=rollout.sampler,
@@ -150,23 +177,26 @@ class Collector:
             batch_size=rollout.batch_size,
         )
 
-    def __call__(self, step: int, network: nn.Module) -> DiffusionBatch:
+    def __call__(self, step: int, network: nn.Module, recording: Recording | None = None) -> DiffusionBatch:
         """Roll out, score and compare the samples of a step.
 
         Args:
             step: number of the step, from 1; prompts and noise are functions of it and the seed.
             network: the denoiser with the weights of the policy that rolls out.
+            recording: what is kept of the way; None = only its end.
 
         Raises:
             AllUnscored: no reward could score any sample of any process; the reasons are in the message.
         """
-        rollout, processes = self.config.rollout, self._processes
-        prompt_index, group_ids = step_rows(
+        rollout, processes = self.config.rollout, self.processes
+        everything = step_rows(
             len(self._prompts), rollout.prompts_per_step, rollout.group_size, self.config.seed, step - 1
         )
+        prompt_index, group_ids = everything
         index = process_rows(
             len(prompt_index), self.config.training.updates_per_rollout, processes.rank, processes.world
         )
+        keys = self._noise_keys(group_ids, recording)
         rows = self._prompts.select(prompt_index[index].tolist())
         distinct, prompt_rows = prompt_index[index].unique(return_inverse=True)
         with self._timer("encode"):
@@ -177,29 +207,81 @@ class Collector:
             return self._scorer.score(replace(samples.select(drawn.rows.tolist()), images=drawn.images))
 
         drawn = roll_out(
-            self._model, network, conditioning, prompt_rows, index, self._settings, self._timer, self.config.seed, step
+            self._model,
+            network,
+            conditioning,
+            prompt_rows,
+            index,
+            self._settings,
+            self._timer,
+            self.config.seed,
+            step,
+            keys=None if keys is None else keys[index],
+            recording=recording,
         )
-        batches, own = scored_in_background(drawn, score, self._timer)
+        found, own = in_order(*scored_in_background(drawn, score, self._timer))
         with self._timer("advantage"):
-            signal = self._signal(own, index, group_ids, prompt_ids=prompt_index, step=step)
+            inputs = self._inputs(step, everything, index, keys, found.trajectory)
+            signal = self._signal(own, index, group_ids, **inputs)
         return DiffusionBatch(
-            samples=replace(samples, images=[image for batch in batches for image in batch.images]),
+            samples=replace(samples, images=found.images),
             rewards=own,
             signal=signal,
-            latents=torch.cat([batch.latents for batch in batches]),
+            latents=found.latents,
             conditioning=conditioning,
             prompt_rows=prompt_rows,
+            trajectory=found.trajectory,
         )
 
+    def _noise_keys(self, group_ids: Int[Tensor, "all"], recording: Recording | None) -> Int[Tensor, "all t1"] | None:
+        """Which rows share noise; None where none do."""
+        rollout = self.config.rollout
+        branching = None if recording is None else recording.branching
+        if branching is None and not rollout.share_initial_noise:
+            return None
+        splits = () if recording is None or branching is None else [recording.plan.trained[i] for i in branching.at]
+        return noise_keys(
+            group_ids,
+            rollout.num_inference_steps,
+            share_initial=rollout.share_initial_noise,
+            splits=splits,
+            factor=2 if branching is None else branching.factor,
+        )
+
+    def _inputs(
+        self,
+        step: int,
+        rows: StepRows,
+        index: Int[Tensor, "n"],
+        keys: Int[Tensor, "all t1"] | None,
+        trajectory: Trajectory | None,
+    ) -> dict[str, Any]:
+        """What estimators may read beside rewards and groups, for all rows of the step in global order; a collective.
+
+        Any: fields of `AdvantageInputs`, each with its own type; `collected` names them.
+        """
+        inputs: dict[str, Any] = {"prompt_ids": rows.prompt_index, "step": step}
+        if trajectory is None:
+            return inputs
+        number = torch.arange(len(rows.prompt_index))
+        columns = [number if keys is None else keys[:, j + 1] for j in trajectory.trained]
+        inputs["step_key"] = torch.stack(columns, dim=1)
+        inputs["mask"] = torch.ones_like(inputs["step_key"], dtype=torch.bool)
+        inputs["logprobs"] = self._of_all_rows(trajectory.log_probs.cpu(), index)
+        return inputs
+
     def _signal(
-        self, own: RewardTable, index: Int[Tensor, "n"], group_ids: Int[Tensor, "all"], **inputs: Tensor | int
+        self, own: RewardTable, index: Int[Tensor, "n"], group_ids: Int[Tensor, "all"], **inputs: Any
     ) -> Signal:
-        """The signal of all rows of the step, cut down to this process's rows. `inputs`: what `COLLECTED` names."""
-        gathered_index = self._processes.gather_rows(index)
-        values = self._processes.gather_rows(own.values)
-        problems = merge_problems(self._processes.gather_objects(own.problems))
-        everything = replace(own, values=values[gathered_index.argsort()], problems=problems)
+        """The signal of all rows of the step, cut down to this process's rows. `inputs`: of `_inputs`."""
+        values = self._of_all_rows(own.values, index)
+        problems = merge_problems(self.processes.gather_objects(own.problems))
+        everything = replace(own, values=values, problems=problems)
         signal = self.pipeline(everything, group_ids, update=True, **inputs)
         if signal.scores.isnan().all():
             raise AllUnscored(everything.problems)
         return signal.select(index)
+
+    def _of_all_rows(self, values: Float[Tensor, "n k"], index: Int[Tensor, "n"]) -> Float[Tensor, "all k"]:
+        """Values of the rows of all processes in global order; a collective."""
+        return self.processes.gather_rows(values)[self.processes.gather_rows(index).argsort()]

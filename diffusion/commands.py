@@ -33,6 +33,7 @@ from diffusion.export.command import export
 from diffusion.generate import draw
 from diffusion.models import load_model
 from diffusion.models.lora import is_lora_folder, load_lora
+from diffusion.needs import reads_reference
 from diffusion.plan import plan
 from diffusion.prompts import PromptSet, read_prompts
 from diffusion.records import write_evaluation
@@ -70,7 +71,7 @@ def train(config: DiffusionRun, *, name: str = "run", resume: Path | None = None
         folder = _open_folder(config, name, resume, processes)
         try:
             model = load_model(config.model, accelerator.device)
-            policy = make_policy(config, model, keep_reference=config.algorithm.kl_beta > 0)
+            policy = make_policy(config, model, keep_reference=reads_reference(config.algorithm))
             run = Run(accelerator, folder, policy, RunSettings.of(config))
             _check_resumable(folder, policy)
             _write_head(config, folder, command, processes)

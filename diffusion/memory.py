@@ -17,10 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from align.config.shared import LoraConfig
-from diffusion.arithmetic import counted_rollout, guidance_factor, micro_batch_rows
+from diffusion.arithmetic import (
+    counted_rollout,
+    guidance_factor,
+    micro_batch_rows,
+)
 from diffusion.config import DiffusionRun
 from diffusion.models.locate import t5_tokens
 from diffusion.models.targets import SD3
+from diffusion.needs import lagged_copies, network_rows, reads_reference
 
 KEPT_PER_LAYER = 34  # bytes per token and channel, 16-bit
 KEPT_AT_CHECKPOINT = 2
@@ -100,7 +105,7 @@ def guess_memory(config: DiffusionRun, folder: Path, processes: int = 1) -> Memo
         trained=trained,
         weights=base + BYTES[config.model.dtype] * frozen + 4 * decoder,
         optimizer=ADAM_AND_GRADIENT * trained,
-        copies=4 * (_copies(config) * trained + (network if lora is None and config.algorithm.kl_beta > 0 else 0)),
+        copies=4 * (_copies(config) * trained + (network if lora is None and reads_reference(config.algorithm) else 0)),
         activations=_activations(config, micro_batch_rows(config, processes), tokens, settings),
     )
 
@@ -110,7 +115,7 @@ def _frozen_parts(folder: Path) -> list[str]:
 
 
 def _copies(config: DiffusionRun) -> int:
-    return (config.training.ema is not None) + (config.algorithm.lagged is not None)
+    return (config.training.ema is not None) + lagged_copies(config)
 
 
 def _tokens(config: DiffusionRun, folder: Path, settings: Mapping[str, Any]) -> int:
@@ -127,7 +132,8 @@ def _tokens(config: DiffusionRun, folder: Path, settings: Mapping[str, Any]) -> 
 
 
 def _activations(config: DiffusionRun, pictures: int, tokens: int, settings: Mapping[str, Any]) -> int:
-    rows = pictures * config.algorithm.times.draws * guidance_factor(counted_rollout(config).guidance_scale)
+    rollout = counted_rollout(config)
+    rows = pictures * network_rows(config) * guidance_factor(rollout.guidance_scale)
     width = settings["num_attention_heads"] * settings["attention_head_dim"]
     layers = settings["num_layers"]
     wide = 2 if config.training.mixed_precision == "no" else 1

@@ -22,6 +22,7 @@ from diffusion.arithmetic import (
 )
 from diffusion.config import DiffusionRun
 from diffusion.memory import Memory, guess_memory
+from diffusion.needs import network_rows
 from diffusion.prompts import read_prompts
 from diffusion.tiny import model_path
 
@@ -197,7 +198,7 @@ def _memory(config: DiffusionRun, processes: int) -> tuple[Row, ...]:
     memory = guess_memory(config, model_path() if builtin else Path(config.model.path), processes)
     if memory is None:
         return (Row(label="unknown", value="–", note="the weights are not in a local folder"),)
-    return _memory_rows(memory, micro_batch_rows(config, processes) * config.algorithm.times.draws)
+    return _memory_rows(memory, micro_batch_rows(config, processes) * network_rows(config))
 
 
 def _memory_rows(memory: Memory, rows: int) -> tuple[Row, ...]:

@@ -1,4 +1,4 @@
-"""Run a policy over prompts: noise -> final latents -> pictures. Only the final latents are kept.
+"""Run a policy over prompts: noise -> final latents -> pictures, and the trained steps of the way if asked to.
 
 Noise is keyed by the sample's global row number, so a picture does not depend on who shares its batch or on the number
 of processes (beyond the rounding of batched matrix products).
@@ -9,72 +9,77 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import singledispatch
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from align.engine.random import keyed_normal
-from diffusion.config import FlowSdeSampler, OdeSampler, SaSolverSampler
+from align.errors import AlignError
+from diffusion.chain_steps import StepPlan
+from diffusion.config import BranchingConfig, SaSolverSampler
+from diffusion.denoise import Noise, Predict, denoise
 from diffusion.models.base import Conditioning, DiffusionModel
+from diffusion.paths import FlowPath, Path
 from diffusion.sa_solver import sa_solver_sample, sa_solver_times, tau_window
-from diffusion.samplers import flow_sde_step, ode_step
+from diffusion.trajectory import Recorder, Trajectory
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Velocity = Callable[[Tensor, float], Tensor]
-"""The (guided) velocity of all rows at (latents, time)."""
-
-Noise = Callable[[int], Tensor]
-"""Standard normal noise of step j = 0, 1, ..., shaped like the latents."""
-
 
 @singledispatch
-def sample(sampler: object, velocity: Velocity, x: Tensor, sigmas: Float[Tensor, "t"], noise: Noise) -> Tensor:
-    """Clean latents from pure noise `x`, by the step rule that the class of `sampler` names.
+def sample(
+    sampler: object,
+    path: Path,
+    predict: Predict,
+    noise: Noise,
+    index: Int[Tensor, "n"],
+    times: Float[Tensor, "t"],
+    **chain: Any,
+) -> Float[Tensor, "n ..."]:
+    """Clean latents from noise, by the step rule that the class of `sampler` names.
 
     Args:
         sampler: settings of the step rule.
-        velocity: the network's velocity.
-        x: pure noise.
-        sigmas: the model's own schedule, n + 1 times from 1 to 0; the network is called n times.
-        noise: asked for random steps only.
+        path: of the model.
+        predict: the network.
+        noise: where noise comes from.
+        index: row numbers; they key the noise.
+        times: the model's own schedule, n + 1 times; the network is called n times.
+        chain: `noisy`, `keys` and `recorder` of `denoise` (Any: each has its own type).
+
+    Raises:
+        AlignError: the rule does not fit the path.
     """
-    raise TypeError(f"no step rule for {type(sampler).__name__}")
+    return denoise(sampler, path, predict, noise, index, times.tolist(), **chain)
 
 
 @sample.register
-def _(sampler: OdeSampler, velocity: Velocity, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
-    times = sigmas.tolist()
-    for t, t_next in pairwise(times):
-        x = ode_step(x, velocity(x, t), t, t_next).prev_sample
-    return x
-
-
-@sample.register
-def _(sampler: FlowSdeSampler, velocity: Velocity, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
-    times = sigmas.tolist()
-    for j, (t, t_next) in enumerate(pairwise(times)):
-        step = flow_sde_step(
-            x,
-            velocity(x, t),
-            t,
-            t_next,
-            noise_level=sampler.noise_level,
-            t_second=times[1],
-            noise=noise(j) if sampler.noise_level else None,
+def _(
+    sampler: SaSolverSampler,
+    path: Path,
+    predict: Predict,
+    noise: Noise,
+    index: Tensor,
+    times: Tensor,
+    keys: Tensor | None = None,
+    **chain: Any,
+) -> Tensor:
+    if not isinstance(path, FlowPath) or any(value is not None for value in chain.values()):
+        raise AlignError(
+            "SA-Solver is for flow models, and its steps have no log-probability.",
+            "Set rollout.sampler.kind to ode, flow_sde, dance_sde or cps (flow models), ode or ddim (others).",
         )
-        x = step.prev_sample
-    return x
-
-
-@sample.register
-def _(sampler: SaSolverSampler, velocity: Velocity, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
-    tau = tau_window(sampler.noise_level, sampler.noise_from, sampler.noise_until)
-    return sa_solver_sample(velocity, x, sa_solver_times(sigmas), noise, tau)
+    rows = torch.arange(len(index))
+    return sa_solver_sample(
+        lambda x, t: predict(x, t, rows),
+        noise(index if keys is None else keys[:, 0], "latents"),
+        sa_solver_times(times),
+        lambda j: noise(index if keys is None else keys[:, j + 1], "rollout_noise", j),
+        tau_window(sampler.noise_level, sampler.noise_from, sampler.noise_until),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,16 +101,49 @@ class SamplerSettings:
     batch_size: int = 32
 
 
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """What a method on the chain asks of a rollout.
+
+    Attributes:
+        plan: which steps are noisy, and which are kept.
+        dtype: precision in which their states are kept.
+        reduce: "mean" or "sum" of a step's log-density over latent elements.
+        keep_means: whether the means of the transitions are kept.
+        branching: how rollouts of a prompt share noise; None = they do not.
+    """
+
+    plan: StepPlan
+    dtype: torch.dtype = torch.float32
+    reduce: str = "mean"
+    keep_means: bool = False
+    branching: BranchingConfig | None = None
+
+    def recorder(self) -> Recorder:
+        """For one batch."""
+        return Recorder(self.plan.trained, self.dtype, self.reduce, self.keep_means)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Walk:
+    """Where a batch of rollouts ended, and its trained steps where they were recorded."""
+
+    latents: Float[Tensor, "n c h w"]
+    trajectory: Trajectory | None = None
+
+
 @torch.no_grad()
-def sample_latents(
+def walk(
     model: DiffusionModel,
     network: nn.Module,
     conditioning: Conditioning,
     index: Int[Tensor, "n"],
     settings: SamplerSettings,
     *key: int | str,
-) -> Float[Tensor, "n c h w"]:
-    """Final latents x0 of n rows, in one batch, float32 on the model's device.
+    keys: Int[Tensor, "n t1"] | None = None,
+    recording: Recording | None = None,
+) -> Walk:
+    """Rollouts of n rows in one batch, float32 on the model's device.
 
     Args:
         model: the model family.
@@ -114,23 +152,44 @@ def sample_latents(
         index: global row numbers; they key the noise together with `key`.
         settings: step rule, steps, guidance, resolution.
         key: what the draw is for: (seed, step) in training.
+        keys: of `branches.noise_keys`, where rows share noise.
+        recording: what is kept of the way; None = only its end.
     """
     shape = model.latent_shape(settings.resolution)
+    times = model.times(settings.num_inference_steps, settings.resolution)
 
-    def noise(*purpose: int | str) -> Tensor:
-        return keyed_normal(shape, index, *key, *purpose).to(model.device)
+    def noise(numbers: Tensor, *purpose: int | str) -> Tensor:
+        return keyed_normal(shape, numbers, *key, *purpose).to(model.device)
 
-    def velocity(x: Tensor, t: float) -> Tensor:
-        times = torch.full((len(x),), t, device=x.device)
-        return model.predict(network, x, times, conditioning, settings.guidance_scale)
+    def predict(x: Tensor, t: float, rows: Tensor) -> Tensor:
+        here = conditioning if len(rows) == len(index) else conditioning.select(rows)
+        return model.predict(network, x, torch.full((len(x),), t, device=x.device), here, settings.guidance_scale)
 
-    return sample(
+    recorder = None if recording is None else recording.recorder()
+    latents = sample(
         settings.sampler,
-        velocity,
-        noise("latents"),
-        model.times(settings.num_inference_steps, settings.resolution),
-        lambda j: noise("rollout_noise", j),
+        model.path,
+        predict,
+        noise,
+        index,
+        times,
+        noisy=None if recording is None else recording.plan.noisy,
+        keys=keys,
+        recorder=recorder,
     )
+    return Walk(latents=latents, trajectory=None if recorder is None else recorder.trajectory(times.tolist()))
+
+
+def sample_latents(
+    model: DiffusionModel,
+    network: nn.Module,
+    conditioning: Conditioning,
+    index: Int[Tensor, "n"],
+    settings: SamplerSettings,
+    *key: int | str,
+) -> Float[Tensor, "n c h w"]:
+    """Final latents x0 of n rows, in one batch; arguments as in `walk`."""
+    return walk(model, network, conditioning, index, settings, *key).latents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,11 +200,13 @@ class Drawn:
         rows: positions of its samples among the rows that were asked for.
         latents: final latents x0, what the denoiser sees, before the autoencoder.
         images: their pictures.
+        trajectory: their trained steps, where they were recorded.
     """
 
     rows: Int[Tensor, "b"]
     latents: Float[Tensor, "b c h w"]
     images: list[Image]
+    trajectory: Trajectory | None = None
 
 
 def roll_out(
@@ -157,8 +218,12 @@ def roll_out(
     settings: SamplerSettings,
     timer: Callable,
     *key: int | str,
+    keys: Int[Tensor, "n t1"] | None = None,
+    recording: Recording | None = None,
 ) -> Iterator[Drawn]:
     """Sample and decode all rows, batch by batch, so that finished batches can be scored while the next is sampled.
+
+    Rows that share noise are put into the same batches as far as they fit, so that their common way is walked once.
 
     Args:
         model: the model family.
@@ -169,12 +234,22 @@ def roll_out(
         settings: how latents are drawn, and how many at once.
         timer: `timer(stage)` is a context manager; stages "rollout" and "decode".
         key: what the draw is for.
+        keys: of `branches.noise_keys` for these rows, where rows share noise.
+        recording: what is kept of the way.
     """
-    for rows in torch.arange(len(index)).split(settings.batch_size):
+    order = torch.arange(len(index)) if keys is None else keys[:, 0].argsort(stable=True)
+    for rows in order.split(settings.batch_size):
         with timer("rollout"):
-            latents = sample_latents(
-                model, network, conditioning.select(prompt_rows[rows]), index[rows], settings, *key
+            found = walk(
+                model,
+                network,
+                conditioning.select(prompt_rows[rows]),
+                index[rows],
+                settings,
+                *key,
+                keys=None if keys is None else keys[rows],
+                recording=recording,
             )
         with timer("decode"):
-            images = model.decode(latents)
-        yield Drawn(rows=rows, latents=latents, images=images)
+            images = model.decode(found.latents)
+        yield Drawn(rows=rows, latents=found.latents, images=images, trajectory=found.trajectory)

@@ -178,8 +178,8 @@ def cps_step(
     std = t_next * angle.sin()
     clean, noise_left = clean_from_velocity(x, v, t), noise_from_velocity(x, v, t)
     mean = per_row(1 - t_next, x) * clean + per_row(t_next * angle.cos(), x) * noise_left
-    std = std.to(mean.dtype)
     taken = taken_step(mean, std, noise, prev_sample)
+    std = std.to(mean)
     log_prob = -reduction(reduce)((taken.detach() - mean) ** 2)
     return Step(prev_sample=taken, mean=mean, std=std, log_prob=log_prob)
 
@@ -204,7 +204,7 @@ def ddim_step(
     Args:
         x: latents.
         output: the network's (guided) output there.
-        abar: cumulative product at x's time, in (0, 1).
+        abar: cumulative product at x's time, in (0, 1); also 0 where not the noise is predicted.
         abar_prev: cumulative product at the less noisy time. DDPO's last step goes to discrete time 0, not to a
             cumulative product of 1, so it still has noise.
         prediction_type: meaning of `output`, see `ddpm_clean_and_noise`.
@@ -217,8 +217,12 @@ def ddim_step(
         Song et al., DDIM, arXiv:2010.02502, equations 12 and 16. Black et al., DDPO, arXiv:2305.13301, section 4.3.
     """
     x, output, abar, abar_prev = wide(x), wide(output), rows(abar, x), rows(abar_prev, x)
-    if not bool(((abar > 0) & (abar < abar_prev) & (abar_prev <= 1)).all()):
-        raise ValueError(f"expected 0 < abar < abar_prev <= 1, found {abar.tolist()} and {abar_prev.tolist()}")
+    known = abar >= 0 if prediction_type != "epsilon" else abar > 0  # noise predicted in pure noise says nothing
+    if not bool((known & (abar < abar_prev) & (abar_prev <= 1)).all()):
+        raise ValueError(
+            f"expected 0 <= abar < abar_prev <= 1, and abar > 0 where noise is predicted; found {abar.tolist()} and "
+            f"{abar_prev.tolist()}"
+        )
     variance = rows(eta, x) ** 2 * (1 - abar_prev) / (1 - abar) * (1 - abar / abar_prev)
     ends = ddpm_clean_and_noise(x, output, abar, prediction_type)
     direction = (1 - abar_prev - variance).clamp_min(0).sqrt()  # eta = 1 leaves a rounding error below 0 at the ends

@@ -80,10 +80,12 @@ def wide(values: Tensor) -> Tensor:
 def rows(value: float | int | Tensor, like: Tensor) -> Float[Tensor, "n"]:
     """One float64 number for each row: coefficients are computed in float64 and rounded once.
 
+    They live on the CPU, where checking them does not wait for the accelerator.
+
     Raises:
         ValueError: neither one number nor one for each row.
     """
-    values = torch.as_tensor(value, dtype=torch.float64, device=like.device)
+    values = torch.as_tensor(value, dtype=torch.float64, device="cpu")
     if values.ndim > 1 or (values.ndim == 1 and len(values) not in (1, len(like))):
         raise ValueError(f"expected one number, or one for each of {len(like)} rows; found shape {tuple(values.shape)}")
     return values.expand(len(like))
@@ -113,6 +115,6 @@ def taken_step(
 
 def gaussian_step(mean: Tensor, std: Tensor, noise: Tensor | None, prev_sample: Tensor | None, reduce: str) -> Step:
     """Takes a step of the transition N(mean, std^2 I) and evaluates its log-density; arguments as in the step rules."""
-    std = std.to(mean.dtype)
     taken = taken_step(mean, std, noise, prev_sample)
+    std = std.to(mean)
     return Step(prev_sample=taken, mean=mean, std=std, log_prob=gaussian_log_prob(taken, mean, std, reduce))

@@ -24,7 +24,7 @@ class PromptsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OdeSampler:
-    """Euler steps of the probability-flow ODE: deterministic."""
+    """The deterministic sampler: Euler steps of the ODE on flow models, DDIM with eta 0 on the others."""
 
     kind: Literal["ode"] = "ode"
     """Selects this sampler."""
@@ -41,6 +41,36 @@ class FlowSdeSampler:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DanceSdeSampler:
+    """DanceGRPO's SDE steps: constant diffusion. Xue et al., arXiv:2505.07818."""
+
+    kind: Literal["dance_sde"] = "dance_sde"
+    """Selects this sampler."""
+    noise_level: NonNegativeFloat = 0.3
+    """Noise scale eta; 0 is the ODE."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CpsSampler:
+    """Coefficients-preserving steps: noise without excess noise in the picture. Wang and Yu, arXiv:2509.05952."""
+
+    kind: Literal["cps"] = "cps"
+    """Selects this sampler."""
+    noise_level: Share = 0.8
+    """a: std = t_next sin(a pi/2); 0 is the ODE, 1 renoises completely."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DdimSampler:
+    """DDIM steps for models that predict noise or v (SD1, SD2, SDXL). Song et al., arXiv:2010.02502."""
+
+    kind: Literal["ddim"] = "ddim"
+    """Selects this sampler."""
+    eta: Share = 1.0
+    """0 is deterministic, 1 has the variance of ancestral sampling."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SaSolverSampler:
     """SA-Solver, second-order predictor and corrector in data prediction. Xue et al., arXiv:2309.05019."""
 
@@ -54,7 +84,10 @@ class SaSolverSampler:
     """Largest time with noise."""
 
 
-Sampler = Annotated[OdeSampler | FlowSdeSampler | SaSolverSampler, Field(discriminator="kind")]
+Sampler = Annotated[
+    OdeSampler | FlowSdeSampler | DanceSdeSampler | CpsSampler | DdimSampler | SaSolverSampler,
+    Field(discriminator="kind"),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +108,8 @@ class RolloutConfig:
     """Height and width in pixels; `null` takes the model's own."""
     sampler: Sampler = field(default_factory=SaSolverSampler)
     """The step rule."""
+    share_initial_noise: bool = False
+    """Start all pictures of a prompt from the same noise (DanceGRPO)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,10 +83,13 @@ class DiffusionModel(Protocol):
         t: Float[Tensor, "n"],
         conditioning: Conditioning,
         guidance_scale: float = 1.0,
+        *,
+        detach_unconditional: bool = False,
     ) -> Float[Tensor, "n c h w"]:
         """Output in float32 and in the terms of `path`, with gradient if grad mode is on.
 
-        `guidance_scale` 1 skips the unconditional pass of a model with classifier-free guidance.
+        `guidance_scale` 1 skips the unconditional pass of a model with classifier-free guidance;
+        `detach_unconditional` keeps that pass out of the graph.
         """
         ...
 

@@ -144,13 +144,16 @@ class DiffusionPipelineModel(ABC):
         t: Float[Tensor, "n"],
         conditioning: Conditioning,
         guidance_scale: float = 1.0,
+        *,
+        detach_unconditional: bool = False,
     ) -> Float[Tensor, "n c h w"]:
         """The network's output m at time t, float32, under classifier-free guidance.
 
             m = m_uncond + guidance_scale (m_cond - m_uncond)
 
-        Both branches go through the network in one batch and both carry gradient. At guidance_scale 1 the formula is
-        m_cond, and the unconditional pass is skipped.
+        Both branches go through the network in one batch and both carry gradient, unless the unconditional one is to be
+        detached: then it has a pass of its own, without a graph. At guidance_scale 1 the formula is m_cond, and the
+        unconditional pass is skipped.
 
         Args:
             network: the network, bare or wrapped (DDP, adapter).
@@ -158,10 +161,16 @@ class DiffusionPipelineModel(ABC):
             t: one time per sample, 1 = noise.
             conditioning: one row per sample.
             guidance_scale: classifier-free guidance.
+            detach_unconditional: no gradient through m_uncond.
         """
         if guidance_scale == 1.0:
             return self._forward(network, x_t, t, conditioning).float()
-        prompts = Conditioning.cat([self._unconditional(conditioning), conditioning])
+        unconditional = self._unconditional(conditioning)
+        if detach_unconditional:
+            with torch.no_grad():
+                without = self._forward(network, x_t, t, unconditional).float()
+            return without + guidance_scale * (self._forward(network, x_t, t, conditioning).float() - without)
+        prompts = Conditioning.cat([unconditional, conditioning])
         both = self._forward(network, torch.cat([x_t, x_t]), torch.cat([t, t]), prompts).float()
         without, with_prompt = both.chunk(2)
         return self._guided(without, with_prompt, guidance_scale)

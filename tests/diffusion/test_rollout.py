@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from align.engine.random import keyed_normal
 from diffusion.config import FlowSdeSampler, OdeSampler, SaSolverSampler
+from diffusion.paths import FlowPath
 from diffusion.rollout import SamplerSettings, roll_out, sample, sample_latents
 
 from .models.miniature import PROMPTS, miniature
@@ -31,6 +32,19 @@ def draw(purpose: str, *more: int) -> torch.Tensor:
     return keyed_normal((3, 4), torch.arange(2), purpose, *more).double()
 
 
+def run(sampler, velocity):
+    """Two rows from the keyed noise of `draw`."""
+    noise = {"latents": "start", "rollout_noise": "noise"}
+    return sample(
+        sampler,
+        FlowPath(),
+        lambda x, t, rows: velocity(x, t),
+        lambda numbers, purpose, *more: draw(noise[purpose], *more)[numbers],
+        torch.arange(2),
+        SIGMAS,
+    )
+
+
 @pytest.mark.parametrize("sampler", [OdeSampler(), SaSolverSampler(noise_level=0.4)], ids=lambda s: s.kind)
 def test_rules_find_the_only_picture_there_is(sampler):
     """All data at one point: the exact velocity leads there, whatever the noise on the way, in n network calls."""
@@ -40,7 +54,7 @@ def test_rules_find_the_only_picture_there_is(sampler):
         calls.append(t)
         return exact_velocity(target)(x, t)
 
-    found = sample(sampler, velocity, draw("start"), SIGMAS, lambda j: draw("noise", j))
+    found = run(sampler, velocity)
     assert len(calls) == 4
     assert_close(found, target, rtol=0, atol=1e-9)
 
@@ -48,7 +62,7 @@ def test_rules_find_the_only_picture_there_is(sampler):
 def test_flow_sde_by_a_plain_loop():
     """x + [v + g^2/(2t) (x + (1-t) v)] dt + g sqrt(-dt) n with g = a sqrt(t / (1 - t)); at t = 1, 1 - t is 1 - 0.8."""
     velocity, x = exact_velocity(draw("target")), draw("start")
-    found = sample(FlowSdeSampler(noise_level=0.7), velocity, x, SIGMAS, lambda j: draw("noise", j))
+    found = run(FlowSdeSampler(noise_level=0.7), velocity)
     times = [1.0, 0.8, 0.5, 0.2, 0.0]
     for j in range(4):
         t, dt = times[j], times[j + 1] - times[j]
@@ -74,7 +88,7 @@ def test_noise_level_zero_is_the_ode():
 
 def test_unknown_rule_is_an_error():
     with pytest.raises(TypeError, match="no step rule for str"):
-        sample("ode", lambda x, t: x, torch.zeros(1), SIGMAS, lambda j: torch.zeros(1))
+        run("ode", lambda x, t: x)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.kind)

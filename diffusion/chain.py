@@ -1,0 +1,307 @@
+"""The engine of all methods that learn from the steps of a denoising chain. A method adds its objective.
+
+    rollout:   x_T -> x_(T-1) -> ... -> x_0,   x_(j+1) ~ N(mean(x_j), std_j^2 I),  one reward for x_0
+    update:    for each trained step j, recompute log p(x_(j+1) | x_j) and add its loss; each step is one pass
+
+The rollout keeps the states around the trained steps (`diffusion.trajectory`). The first update of a step finds the
+weights that drew the samples, so there the old log-probability *is* the current one and the ratio is exactly 1,
+whatever batch sizes do to the last digits; later updates compare with the log-probability that was stored. How far
+the two are apart in the first update is logged as `log_prob_mismatch`.
+
+The loss of an update is the mean over its rows and their trained steps.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from align.engine.batching import even_cuts
+from align.types import LossOutput
+from diffusion.chain_steps import step_plan
+from diffusion.collect import Collector, DiffusionBatch
+from diffusion.config import BranchingConfig
+from diffusion.losses.chain import clipped_objective, ratio_metrics
+from diffusion.method_state import State, joined_state, part_of_state
+from diffusion.models.base import Conditioning, DiffusionModel
+from diffusion.rollout import Recording
+from diffusion.step import Step
+from diffusion.transitions import Interval, check_fit, transition
+
+if TYPE_CHECKING:
+    from align.engine.adapters import Policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainBatch(DiffusionBatch):
+    """Samples of a step with their trajectory, and the part of its trained steps that a pass takes.
+
+    Attributes:
+        places: which trained steps, as places in `trajectory.trained`.
+        steps_per_pass: how many of them go through the network together.
+        idle: rows of micro-batches that have nothing to learn and are left out.
+    """
+
+    places: tuple[int, ...]
+    steps_per_pass: int
+    idle: Bool[Tensor, "n"]
+
+    def select(self, rows: Int[Tensor, "m"]) -> ChainBatch:
+        """The rows at these positions, in that order."""
+        rows = torch.as_tensor(rows, dtype=torch.int64)
+        return replace(super().select(rows), idle=self.idle[rows])
+
+    def unit_count(self) -> int:
+        """Rows times trained steps."""
+        return len(self) * len(self.places)
+
+    def passes(self) -> list[ChainBatch]:
+        """One for every `steps_per_pass` trained steps; a single empty one where nothing is to be learnt."""
+        if bool(self.idle.all()):
+            return [self]
+        starts = range(0, len(self.places), self.steps_per_pass)
+        return [replace(self, places=self.places[start : start + self.steps_per_pass]) for start in starts]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """What one pass computes on; rows are step-major: all rows of a step, then all rows of the next.
+
+    Attributes:
+        at: times of each row's step.
+        dt: t_next - t of each row's step, negative.
+        x: states before the steps.
+        x_next: states after them.
+        conditioning: one row each.
+        advantages: one each.
+        weight: of each row's policy term; less than 1 for a step that several rollouts share.
+        log_probs: as the rollout stored them.
+        means: the same for the transitions' means, where kept.
+    """
+
+    at: Interval
+    dt: Float[Tensor, "m"]
+    x: Float[Tensor, "m c h w"]
+    x_next: Float[Tensor, "m c h w"]
+    conditioning: Conditioning
+    advantages: Float[Tensor, "m"]
+    weight: Float[Tensor, "m"]
+    log_probs: Float[Tensor, "m"]
+    means: Float[Tensor, "m c h w"] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Old:
+    """The policy that drew the samples, at the steps of a piece; constants."""
+
+    log_probs: Float[Tensor, "m"]
+    mean: Float[Tensor, "m c h w"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyTerm:
+    """A method's loss of each row of a piece, with gradient, and what it logs."""
+
+    loss: Float[Tensor, "m"]
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def clipped_term(
+    log_ratio: Float[Tensor, "m"], advantages: Float[Tensor, "m"], clip_range: float, objective: str = "ppo_min"
+) -> PolicyTerm:
+    """The term of all methods with a clipped ratio; see `diffusion.losses.chain.clipped_objective`."""
+    loss = clipped_objective(log_ratio, advantages, clip_range, objective)
+    return PolicyTerm(loss=loss, metrics=ratio_metrics(log_ratio.detach(), clip_range))
+
+
+class ChainMethod(ABC):
+    """A method as the loop sees it (`align.engine.algorithm.Algorithm`); `policy_term` is the method.
+
+    Args:
+        collector: makes the samples of a step.
+        model: the model family.
+        policy: the trained network.
+        timer: `timer(stage)` is a context manager.
+
+    Raises:
+        AlignError: a sampler that does not fit the model.
+    """
+
+    def __init__(self, collector: Collector, *, model: DiffusionModel, policy: Policy, timer: Callable) -> None:
+        config = collector.config
+        self.config: Any = config.algorithm  # each method's own settings
+        self._run, self._collector, self._model, self._policy, self._timer = config, collector, model, policy, timer
+        self._sampler = config.rollout.sampler
+        check_fit(self._sampler, model.path)
+        self._update = 0
+        self._first_trained = 0
+        self._options = {"detach_unconditional": True} if self.config.detach_unconditional else {}
+
+    # --- what a method says -------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def policy_term(self, now: Step, old: Old, piece: Piece) -> PolicyTerm:
+        """Loss of each row.
+
+        Args:
+            now: the steps under the current weights, with gradient.
+            old: the same under the weights that drew them.
+            piece: where, and with which advantages.
+        """
+
+    def pull(self, output: Tensor, now: Step, piece: Piece) -> PolicyTerm | None:
+        """A further term of each row, under the network's output there; None where there is none."""
+        return None
+
+    def reads_means(self) -> bool:
+        """Whether the method compares the transitions' means with those of the policy that drew the samples."""
+        return False
+
+    def branching(self) -> BranchingConfig | None:
+        """How rollouts of a prompt share noise; None = they do not."""
+        return None
+
+    # --- the protocol -------------------------------------------------------------------------------------------------
+
+    def collect(self, step: int) -> ChainBatch:
+        """Roll out with the trained steps kept, score and compare."""
+        self._update = 0
+        settings = self.config
+        plan = step_plan(settings.steps, self._run.rollout.num_inference_steps, self._run.seed, step)
+        self._first_trained = plan.trained[0]
+        recording = Recording(
+            plan=plan,
+            dtype=getattr(torch, settings.storage_dtype),
+            reduce=settings.log_prob,
+            keep_means=self.reads_means() and self._run.training.updates_per_rollout > 1,
+            branching=self.branching(),
+        )
+        batch = self._collector(step, self._policy.module, recording)
+        fields = {name: getattr(batch, name) for name in DiffusionBatch.__dataclass_fields__}
+        places = tuple(range(len(plan.trained)))
+        chain = ChainBatch(
+            **fields,
+            places=places,
+            steps_per_pass=settings.steps_per_pass,
+            idle=torch.zeros(len(batch), dtype=torch.bool),
+        )
+        return self._with_idle_rows(chain) if settings.skip_zero_advantages else chain
+
+    def prepare_update(self, update: int, rows: ChainBatch) -> None:
+        """Remember whether the weights still are those that drew the samples."""
+        self._update = update
+
+    def loss(self, micro: ChainBatch) -> LossOutput:
+        """Mean over the rows and steps of one pass."""
+        count = micro.unit_count()
+        if bool(micro.idle.all()):
+            return LossOutput(
+                loss=torch.zeros((), device=self._model.device, requires_grad=True),
+                count=count,
+                metrics={"policy_loss": 0.0},
+            )
+        piece = self._piece(micro)
+        output = self._predict(self._policy.network, piece)
+        now = self._transition(piece, output)
+        term = self.policy_term(now, self._old(now, piece), piece)
+        policy_loss = (piece.weight * term.loss).mean()
+        metrics: dict[str, float | Tensor] = {"policy_loss": policy_loss.detach(), **term.metrics}
+        if self._update == 0:
+            metrics["log_prob_mismatch"] = (now.log_prob.detach() - piece.log_probs).abs().mean()
+        pull = self.pull(output, now, piece)
+        if pull is None:
+            return LossOutput(loss=policy_loss, count=count, metrics=metrics)
+        return LossOutput(loss=policy_loss + pull.loss.mean(), count=count, metrics={**metrics, **pull.metrics})
+
+    def after_step(self, step: int) -> Mapping[str, float]:
+        """Where the trained steps began."""
+        return {"first_trained_step": float(self._first_trained)}
+
+    def state_dict(self) -> State:
+        """The statistics of the reward pipeline."""
+        return joined_state(pipeline=self._collector.pipeline.state_dict())
+
+    def load_state_dict(self, state: State) -> None:
+        """Inverse of `state_dict`."""
+        self._collector.pipeline.load_state_dict(part_of_state(state, "pipeline"))
+
+    # --- one pass -----------------------------------------------------------------------------------------------------
+
+    def _piece(self, micro: ChainBatch) -> Piece:
+        trajectory = micro.trajectory
+        assert trajectory is not None  # for the type checker: `collect` records it
+        steps = [trajectory.trained[place] for place in micro.places]
+        t, t_next = (_per_row([trajectory.times[j + end] for j in steps], len(micro)) for end in (0, 1))
+        before, after = zip(*(trajectory.around(place) for place in micro.places), strict=True)
+        chosen = list(micro.places)
+        device = self._model.device
+
+        def step_major(values: Tensor) -> Tensor:
+            return values[:, chosen].transpose(0, 1).flatten(0, 1).to(device)
+
+        advantages, shares = micro.signal.advantages, micro.signal.aux.get("edge_share")
+        if advantages.ndim == 1:
+            advantages = advantages[:, None].expand(-1, len(trajectory.trained))
+        if shares is None or not self._counts_edges_once():
+            shares = torch.ones_like(advantages)
+        return Piece(
+            at=Interval(t=t, t_next=t_next, t_second=trajectory.times[1]),
+            dt=(t_next - t).to(device),
+            x=torch.cat(before).float(),
+            x_next=torch.cat(after).float(),
+            conditioning=micro.conditioning.select(micro.prompt_rows.repeat(len(chosen))),
+            advantages=step_major(advantages).float(),
+            weight=step_major(shares).float(),
+            log_probs=step_major(trajectory.log_probs),
+            means=None if trajectory.means is None else step_major(trajectory.means),
+        )
+
+    def _counts_edges_once(self) -> bool:
+        branching = self.branching()
+        return branching is not None and branching.edges == "once"
+
+    def _predict(self, network: nn.Module, piece: Piece) -> Tensor:
+        """The network's output under the rollout's guidance: the guided transition is the policy."""
+        times = torch.as_tensor(piece.at.t, dtype=torch.float32).to(piece.x.device)
+        scale = self._run.rollout.guidance_scale
+        return self._model.predict(network, piece.x, times, piece.conditioning, scale, **self._options)
+
+    def _transition(self, piece: Piece, output: Tensor) -> Step:
+        reduce = self.config.log_prob
+        path = self._model.path
+        return transition(self._sampler, path, piece.at, piece.x, output, prev_sample=piece.x_next, reduce=reduce)
+
+    def _old(self, now: Step, piece: Piece) -> Old:
+        if self._update == 0:
+            return Old(log_probs=now.log_prob.detach(), mean=now.mean.detach())
+        return Old(log_probs=piece.log_probs, mean=now.mean.detach() if piece.means is None else piece.means)
+
+    # --- rows without a signal ----------------------------------------------------------------------------------------
+
+    def _with_idle_rows(self, batch: ChainBatch) -> ChainBatch:
+        """Rows of advantage 0 go to the front of their update; whole micro-batches of them are left out.
+
+        As many on every process, so that all run the same number of passes; the last micro-batch of an update always
+        runs, because gradients travel between processes with it. A collective.
+        """
+        size, training = self._run.training.micro_batch_size, self._run.training
+        active = (batch.signal.advantages != 0).reshape(len(batch), -1).any(dim=1).cpu()
+        cuts = even_cuts(len(batch), training.updates_per_rollout)
+        order = torch.cat([cut.start + active[cut.start : cut.stop].int().argsort(stable=True) for cut in cuts])
+        own = [min(int((~active[cut.start : cut.stop]).sum()), len(cut) - 1) // size for cut in cuts]
+        everywhere = self._collector.processes.gather_objects(own)
+        idle = torch.zeros(len(batch), dtype=torch.bool)
+        for cut, counts in zip(cuts, zip(*everywhere, strict=True), strict=True):
+            idle[cut.start : cut.start + min(counts) * size] = True
+        return replace(batch.select(order), idle=idle)
+
+
+def _per_row(values: Sequence[float], rows: int) -> Float[Tensor, "m"]:
+    """One float64 number for each row, step-major, on the CPU."""
+    return torch.tensor(values, dtype=torch.float64).repeat_interleave(rows)
