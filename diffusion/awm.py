@@ -4,6 +4,9 @@
     log p(x0_i) ~ -w(t, L_i,t)
     loss   = mean max(-A rho, -A clip(rho)) + kl_beta mean((v - v_base)^2) + lagged.kl_beta mean((v - v_lagged)^2)
 
+On a model that predicts noise (or v, or x0) the same with its own x_t, output and target (`diffusion.paths.DdpmPath`):
+the score-matching form. `kl_weighting: elbo` is of the flow path and is refused there.
+
 Paper (Xue et al., arXiv:2509.25050) -> released code -> here:
 
 * weighting: uniform -> ghuber, p = 0.25, times t -> both, `algorithm.weighting`.
@@ -21,44 +24,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from align.engine.random import keyed_normal
+from align.errors import AlignError
 from align.types import LossOutput
 from diffusion.collect import Collector, DiffusionBatch
 from diffusion.config import AwmConfig
-from diffusion.losses import awm_log_prob, awm_policy_term, matching_error, velocity_kl
+from diffusion.lagged import LaggedPolicy
+from diffusion.losses import awm_log_prob, awm_policy_term, velocity_kl
+from diffusion.method_state import State, joined_state, part_of_state
 from diffusion.models.base import DiffusionModel
-from diffusion.paths import noised
-from diffusion.timesteps import draw_times
+from diffusion.paths import FlowPath
+from diffusion.probe import Probe, Prober
 
 if TYPE_CHECKING:
     from align.engine.adapters import Policy
-
-_LAGGED = "lagged/"
-_PIPELINE = "pipeline/"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Probe:
-    """Where the policy's velocity is compared: the same for the new, old, base and lagged policy. Rows are time-major.
-
-    Attributes:
-        times: t of each draw and sample.
-        noise: eps of each row.
-        clean: x0 of each row, repeated over draws.
-        x_t: the noised latents.
-    """
-
-    times: Float[Tensor, "t b"]
-    noise: Float[Tensor, "m c h w"]
-    clean: Float[Tensor, "m c h w"]
-    x_t: Float[Tensor, "m c h w"]
 
 
 class Awm:
@@ -69,19 +54,21 @@ class Awm:
         model: the model family.
         policy: the trained network.
         timer: `timer(stage)` is a context manager.
+
+    Raises:
+        AlignError: a weighting of the flow path on another one.
     """
 
     def __init__(self, collector: Collector, *, model: DiffusionModel, policy: Policy, timer: Callable) -> None:
         config = collector.config
         self.config: AwmConfig = config.algorithm
+        _check_path(self.config, model)
         self._run, self._collector, self._model, self._policy, self._timer = config, collector, model, policy, timer
         self._step = 0
-        self._sigmas = model.times(config.rollout.num_inference_steps, config.rollout.resolution)
+        self._prober = Prober(config, self.config.times, model=model, policy=policy, timer=timer)
         clip = config.pipeline.clip
         self._advantage_scale = self.config.advantage_max / clip if clip is not None else self.config.advantage_max
-        self._lagged = (
-            {name: weight.clone() for name, weight in policy.state_dict().items()} if self.config.lagged else {}
-        )
+        self._lagged = LaggedPolicy(policy, self.config.lagged.schedule) if self.config.lagged else None
 
     def collect(self, step: int) -> DiffusionBatch:
         """Roll out and score; old log-probabilities for the updates that will find changed weights."""
@@ -95,11 +82,10 @@ class Awm:
 
     def loss(self, micro: DiffusionBatch) -> LossOutput:
         """Policy term and both velocity differences of a micro-batch, means over samples and times."""
-        with self._timer("noise"):
-            probe = self._probe(micro)
+        probe = self._probe(micro)
         pulls = self._pulls(probe, micro)
-        velocity = self._velocity(self._policy.network, probe, micro)
-        error = matching_error(velocity, probe.clean, probe.noise).view_as(probe.times)
+        output = self._prober.trained(probe, micro.conditioning, micro.prompt_rows)
+        error = self._prober.error(output, probe)
         log_probs = self._log_probs(error, probe)
         advantages = micro.signal.advantages.to(log_probs) * self._advantage_scale
         term = awm_policy_term(log_probs, _old(micro, log_probs), advantages, self.config.clip_range, self.config.ratio)
@@ -110,41 +96,28 @@ class Awm:
             **self._ratio_metrics(term.log_ratio),
         }
         for name, (beta, other) in pulls.items():
-            distance = velocity_kl(velocity, other, probe.times.flatten(), self.config.kl_weighting).mean()
+            distance = velocity_kl(output, other, probe.times.flatten(), self.config.kl_weighting).mean()
             loss = loss + beta * distance
             metrics[name] = distance.detach()
         return LossOutput(loss=loss, count=len(micro), metrics=metrics)
 
     def after_step(self, step: int) -> Mapping[str, float]:
-        """Let the lagged policy follow: target <- d target + (1 - d) current, d from the step just done."""
-        lagged = self.config.lagged
-        if lagged is None:
-            return {}
-        decay = min(lagged.max_decay, lagged.decay_per_step * step)
-        current = self._policy.state_dict()
-        with torch.no_grad():
-            for name, target in self._lagged.items():
-                target.mul_(decay).add_(current[name], alpha=1 - decay)
-        return {"lagged_decay": decay}
+        """Let the lagged policy follow."""
+        return {} if self._lagged is None else {"lagged_decay": self._lagged.follow(step)}
 
-    def state_dict(self) -> Mapping[str, Tensor | int | float | str]:
+    def state_dict(self) -> State:
         """The lagged policy and the statistics of the reward pipeline."""
-        return {
-            **{_LAGGED + name: weight for name, weight in self._lagged.items()},
-            **{_PIPELINE + name: value for name, value in self._collector.pipeline.state_dict().items()},
-        }
+        lagged = {} if self._lagged is None else self._lagged.state_dict()
+        return joined_state(lagged=lagged, pipeline=self._collector.pipeline.state_dict())
 
-    def load_state_dict(self, state: Mapping[str, Tensor | int | float | str]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Inverse of `state_dict`. Where the lagged policy was off before, it starts from the current weights."""
-        current = self._policy.state_dict()
-        for name, weight in self._lagged.items():
-            saved = state.get(_LAGGED + name, current[name])
-            weight.copy_(cast("Tensor", saved))  # under this prefix `state_dict` puts weights only
-        pipeline = {name.removeprefix(_PIPELINE): value for name, value in state.items() if name.startswith(_PIPELINE)}
-        self._collector.pipeline.load_state_dict(pipeline)
+        if self._lagged is not None:
+            self._lagged.load_state_dict(part_of_state(state, "lagged"))
+        self._collector.pipeline.load_state_dict(part_of_state(state, "pipeline"))
 
     def _rollout_policy(self):
-        return self._policy.swapped(self._lagged) if self.config.off_policy else nullcontext()
+        return self._lagged.swapped() if self.config.off_policy and self._lagged is not None else nullcontext()
 
     def _with_old_log_probs(self, batch: DiffusionBatch) -> DiffusionBatch:
         """Log-probabilities under the weights that roll out, for rows whose update comes after these have changed.
@@ -161,39 +134,24 @@ class Awm:
             micro = batch.select(rows)
             probe = self._probe(micro)
             with torch.no_grad(), self._timer("forward"):
-                velocity = self._velocity(self._policy.module, probe, micro)
-            error = matching_error(velocity, probe.clean, probe.noise).view_as(probe.times)
-            parts.append(self._log_probs(error, probe).T)
+                output = self._prober.output(self._policy.module, probe, micro.conditioning, micro.prompt_rows)
+            parts.append(self._log_probs(self._prober.error(output, probe), probe).T)
         return replace(batch, old_log_probs=torch.cat(parts))
 
     def _probe(self, micro: DiffusionBatch) -> Probe:
-        """Times and noise of each sample, keyed by its global row: any pass over these samples sees the same ones."""
-        index, device = micro.samples.index, micro.latents.device
-        key = (self._run.seed, self._step)
-        times = draw_times(self.config.times, self._sigmas, index, 1, *key, "train_times").to(device)
-        draws = len(times)
-        noise = keyed_normal((draws, *micro.latents.shape[1:]), index, *key, "train_noise").to(device)
-        noise = noise.transpose(0, 1).flatten(0, 1)
-        clean = micro.latents.repeat(draws, 1, 1, 1)
-        return Probe(times=times, noise=noise, clean=clean, x_t=noised(clean, noise, times.flatten()))
-
-    def _velocity(self, network: nn.Module, probe: Probe, micro: DiffusionBatch) -> Tensor:
-        """One pass over all draws of a micro-batch, with the rollout's guidance: that is the policy that is trained."""
-        conditioning = micro.conditioning.select(micro.prompt_rows.repeat(len(probe.times)))
-        return self._model.predict(
-            network, probe.x_t, probe.times.flatten(), conditioning, self._run.rollout.guidance_scale
-        )
+        return self._prober(micro.latents, micro.samples.index, self._step)
 
     def _pulls(self, probe: Probe, micro: DiffusionBatch) -> dict[str, tuple[float, Tensor]]:
-        """Metric -> (weight, velocity) of each policy that the trained one is pulled to; weight 0 saves the pass."""
+        """Metric -> (weight, output) of each policy that the trained one is pulled to; weight 0 saves the pass."""
         pulls: dict[str, tuple[float, Tensor]] = {}
-        lagged = self.config.lagged
+        settings = self.config.lagged
         if self.config.kl_beta > 0:
-            with self._policy.reference() as network:
-                pulls["kl"] = (self.config.kl_beta, self._velocity(network, probe, micro))
-        if lagged is not None and lagged.kl_beta > 0:
-            with self._policy.swapped(self._lagged) as network:
-                pulls["kl_lagged"] = (lagged.kl_beta, self._velocity(network, probe, micro))
+            base = self._prober.reference(probe, micro.conditioning, micro.prompt_rows)
+            pulls["kl"] = (self.config.kl_beta, base)
+        if self._lagged is not None and settings is not None and settings.kl_beta > 0:
+            with self._lagged.swapped() as network:
+                lagged = self._prober.output(network, probe, micro.conditioning, micro.prompt_rows)
+            pulls["kl_lagged"] = (settings.kl_beta, lagged)
         return pulls
 
     def _log_probs(self, error: Tensor, probe: Probe) -> Float[Tensor, "t b"]:
@@ -203,6 +161,14 @@ class Awm:
         ratio = log_ratio.exp()
         outside = (ratio - 1).abs() > self.config.clip_range
         return {"ratio_deviation": (ratio - 1).abs().mean(), "clip_ratio": outside.double().mean()}
+
+
+def _check_path(config: AwmConfig, model: DiffusionModel) -> None:
+    if config.kl_weighting == "elbo" and not isinstance(model.path, FlowPath):
+        raise AlignError(
+            "`algorithm.kl_weighting: elbo` is the weight of a flow model's SDE, and this model predicts noise.",
+            "Set `algorithm.kl_weighting: uniform`.",
+        )
 
 
 def _old(micro: DiffusionBatch, log_probs: Tensor) -> Tensor:

@@ -13,10 +13,24 @@ from align.config import shipped
 from align.config.check_pipeline import check_pipeline
 from align.config.errors import Problem
 from align.errors import AlignError
-from diffusion.arithmetic import samples_per_step
 from diffusion.check_chain import check_chain
-from diffusion.config import AwmConfig, DiffusionRun, DiscreteTimes, PromptsConfig, RolloutConfig, SaSolverSampler
+from diffusion.check_forward import check_forward, check_rewards, check_updates
+from diffusion.config import (
+    AwmConfig,
+    DiffusionDpoConfig,
+    DiffusionRun,
+    DiscreteTimes,
+    NftConfig,
+    OnlineDpoConfig,
+    PromptsConfig,
+    RolloutConfig,
+    RwrConfig,
+    SaSolverSampler,
+    SftBestConfig,
+    SftConfig,
+)
 from diffusion.models.locate import locate
+from diffusion.needs import is_offline
 from diffusion.prompts import PromptSet, read_prompts
 from diffusion.strata import discrete_strata
 
@@ -42,16 +56,17 @@ def contradictions(config: DiffusionRun, processes: int = 1) -> Iterator[Problem
         _check_recipe(config),
         _check_model(config),
         _check_prompts(config),
-        shared.check_rewards(config.rewards, config.evaluation.rewards),
+        check_rewards(config),
         check_pipeline(config.rewards, config.pipeline),
-        shared.check_groups(config.pipeline, config.rollout.group_size),
-        shared.check_updates(samples_per_step(config.rollout), config.training, processes),
+        iter(()) if is_offline(config) else shared.check_groups(config.pipeline, config.rollout.group_size),
+        check_updates(config, processes),
         shared.check_optimizer(config.optimizer, config.training),
         shared.check_precision(config.training, config.model.dtype, config.model.lora),
         shared.check_output(config.output),
         check_sampler(config.rollout.sampler),
         check_algorithm(config.algorithm, config.rollout),
         check_chain(config),
+        check_forward(config),
     )
 
 
@@ -143,6 +158,14 @@ def _(algorithm: AwmConfig, rollout: RolloutConfig) -> Iterator[Problem]:
             message="off-policy training rolls out with the lagged policy, but that is off (`algorithm.lagged: null`).",
             way_out="Remove `algorithm.lagged: null`, or set `algorithm.off_policy: false`.",
         )
+    yield from check_times(algorithm.times, rollout)
+
+
+@check_algorithm.register
+def _(
+    algorithm: NftConfig | OnlineDpoConfig | DiffusionDpoConfig | RwrConfig | SftBestConfig | SftConfig,
+    rollout: RolloutConfig,
+) -> Iterator[Problem]:
     yield from check_times(algorithm.times, rollout)
 
 

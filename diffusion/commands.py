@@ -6,7 +6,7 @@ The command line imports this module late: it loads torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +33,7 @@ from diffusion.export.command import export
 from diffusion.generate import draw
 from diffusion.models import load_model
 from diffusion.models.lora import is_lora_folder, load_lora
+from diffusion.models.prompt_length import check_prompt_lengths
 from diffusion.needs import reads_reference
 from diffusion.plan import plan
 from diffusion.prompts import PromptSet, read_prompts
@@ -67,6 +68,7 @@ def train(config: DiffusionRun, *, name: str = "run", resume: Path | None = None
     """
     with _processes(config) as (accelerator, processes):
         inputs = read_inputs(config)
+        _check_lengths(config, {config.prompts.train: inputs.prompts, str(config.prompts.heldout): inputs.heldout})
         _show_plan(config, processes)
         folder = _open_folder(config, name, resume, processes)
         try:
@@ -104,6 +106,7 @@ def evaluate(config: DiffusionRun, *, checkpoint: Path | None = None, output: Pa
                 "`prompts.heldout` is null, so there is nothing to evaluate on.",
                 "Set prompts.heldout to a prompt file.",
             )
+        _check_lengths(config, {str(config.prompts.heldout): inputs.heldout})
         source = None if checkpoint is None else _weights_of(checkpoint)
         output = output or _evaluation_folder(source)
         model = load_model(config.model, accelerator.device)
@@ -151,6 +154,7 @@ def generate(
     texts = [*prompts, *(() if prompts_file is None else read_prompts(str(prompts_file)).prompts)]
     if not texts or not seeds:
         raise AlignError("there is no prompt or no seed, so there is nothing to draw.", "Give at least one of each.")
+    _check_lengths(config, {"the prompts to draw": PromptSet(prompts=tuple(texts))})
     source = None if checkpoint is None else _weights_of(checkpoint)
     accelerator = start_accelerator(config.training.mixed_precision)
     model = load_model(config.model, accelerator.device)
@@ -206,6 +210,14 @@ def _processes(config: DiffusionRun) -> Iterator[tuple[Accelerator, Processes]]:
         yield accelerator, Processes(accelerator)
     finally:
         accelerator.end_training()
+
+
+def _check_lengths(config: DiffusionRun, given: Mapping[str, PromptSet | None]) -> None:
+    """Refuse prompts that are longer than the model reads, or tell the main process how many are cut off."""
+    notes = check_prompt_lengths(config.model, {name: rows.prompts for name, rows in given.items() if rows is not None})
+    if PartialState().is_main_process:
+        for note in notes:
+            _console().print(note, soft_wrap=True, markup=False)
 
 
 def _show_plan(config: DiffusionRun, processes: Processes) -> None:

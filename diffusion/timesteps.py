@@ -15,6 +15,7 @@ from torch import Tensor
 
 from align.engine.random import generator
 from diffusion.config import DiscreteTimes, LogitNormalTimes, UniformTimes
+from diffusion.config.times import NoiseScheduleTimes
 from diffusion.strata import discrete_strata
 
 
@@ -136,7 +137,7 @@ def logit_normal_times(
 
 @singledispatch
 def times_from_uniforms(
-    config: DiscreteTimes | UniformTimes | LogitNormalTimes,
+    config: DiscreteTimes | UniformTimes | LogitNormalTimes | NoiseScheduleTimes,
     uniforms: Float[Tensor, "t b"],
     sigmas: Float[Tensor, "steps"],
 ) -> Float[Tensor, "t b"]:
@@ -161,11 +162,17 @@ def _(config: LogitNormalTimes, uniforms: Tensor, sigmas: Tensor) -> Tensor:
     )
 
 
+@times_from_uniforms.register
+def _(config: NoiseScheduleTimes, uniforms: Tensor, sigmas: Tensor) -> Tensor:
+    index = (_stratified(uniforms) * len(sigmas)).long().clamp_max(len(sigmas) - 1)
+    return sigmas[index]
+
+
 _DRAWN_FOR_EACH_SAMPLE = (UniformTimes,)
 
 
 def draw_times(
-    config: DiscreteTimes | UniformTimes | LogitNormalTimes,
+    config: DiscreteTimes | UniformTimes | LogitNormalTimes | NoiseScheduleTimes,
     sigmas: Float[Tensor, "steps"],
     index: Int[Tensor, "b"],
     block: int,

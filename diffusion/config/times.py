@@ -56,4 +56,14 @@ class LogitNormalTimes:
     """Smallest time after the shift."""
 
 
-Times = Annotated[DiscreteTimes | UniformTimes | LogitNormalTimes, Field(discriminator="kind")]
+@dataclass(frozen=True, kw_only=True)
+class NoiseScheduleTimes:
+    """All discrete times of the model's pre-training alike, one from each of `draws` strata."""
+
+    kind: Literal["noise_schedule"] = "noise_schedule"
+    """Selects this density."""
+    draws: PositiveInt = 1
+    """Times T per sample and update."""
+
+
+Times = Annotated[DiscreteTimes | UniformTimes | LogitNormalTimes | NoiseScheduleTimes, Field(discriminator="kind")]

@@ -1,9 +1,9 @@
-"""Losses on the flow path, as pure functions of tensors.
+"""Advantage Weighted Matching takes minus a weighted matching error for the log-probability of a whole picture:
 
-Advantage Weighted Matching takes minus a weighted matching error for the log-probability of a whole picture:
+    log p(x_0 | c)  ~  -w(t, L),    L = mean over elements of (m(x_t, t, c) - target)^2
 
-    log p(x_0 | c)  ~  -w(t, L),    L = mean over elements of (v(x_t, t, c) - (eps - x_0))^2
-    x_t = (1 - t) x_0 + t eps
+On the flow path m is a velocity, target = eps - x_0 and x_t = (1 - t) x_0 + t eps; on the diffusion path m is what the
+checkpoint predicts, noise for most.
 
 References:
     Xue et al., Advantage Weighted Matching, arXiv:2509.25050, section 4; weightings, KL terms and defaults as in
@@ -20,26 +20,22 @@ from torch import Tensor
 
 from align.objectives import clipped_surrogate
 from diffusion.losses.choose import choose
-from diffusion.paths import target_velocity
 
 _FLOOR = 1e-10
 """Added to L under a root, whose slope at 0 is infinite."""
 
 
-def matching_error(
-    velocity: Float[Tensor, "m ..."], clean: Float[Tensor, "m ..."], noise: Float[Tensor, "m ..."]
-) -> Float[Tensor, "m"]:
-    """Flow-matching error L = mean over elements of (v - (eps - x_0))^2, one float64 number a row.
+def matching_error(output: Float[Tensor, "m ..."], target: Float[Tensor, "m ..."]) -> Float[Tensor, "m"]:
+    """Matching error L = mean over elements of (m - target)^2, one float64 number a row.
 
     float64 because log-ratios are differences of such means at the scale of 1e-5.
 
     Args:
-        velocity: the network's velocity at x_t, any float dtype.
-        clean: clean latents x_0.
-        noise: the noise eps that made x_t.
+        output: what the network says at x_t, any float dtype.
+        target: what it should say (`diffusion.paths.Path.target`), a velocity eps - x_0 for flow models; make it of
+            float64 latents and noise, or its rounding is in L.
     """
-    target = target_velocity(clean.double(), noise.double())
-    return ((velocity.double() - target) ** 2).flatten(1).mean(1)
+    return ((output.double() - target.double()) ** 2).flatten(1).mean(1)
 
 
 # --- from matching error to log-probability: every weighting maps (L, t, power) -> nats, and 0 to 0 ------------------

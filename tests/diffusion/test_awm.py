@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from align.config.pipeline import PipelineConfig
 from align.config.shared import TrainingConfig
 from align.engine.random import keyed_normal
-from diffusion.config import LaggedPolicyConfig, LogitNormalTimes, UniformTimes
+from diffusion.config import LaggedPolicyConfig, LinearLag, LogitNormalTimes, UniformTimes
 from diffusion.timesteps import draw_times
 
 from .models.assembled import RUN, Assembled, assemble, with_reward
@@ -48,7 +48,7 @@ def slow_terms(parts: Assembled, batch, step: int) -> list[list[dict[str, float]
             weight = (1 - min(t, 0.99)) / (2 * 0.49 * t) if awm.kl_weighting == "elbo" else 1.0
             with parts.policy.reference():
                 terms["kl"] = weight * float(((velocity - slow_velocity(parts, x_t, t, prompt)) ** 2).mean())
-            with parts.policy.swapped(parts.awm._lagged or parts.policy.state_dict()):
+            with parts.policy.swapped(parts.awm._lagged.weights if parts.awm._lagged else parts.policy.state_dict()):
                 terms["kl_lagged"] = weight * float(((velocity - slow_velocity(parts, x_t, t, prompt)) ** 2).mean())
             draws.append(terms)
         samples.append(draws)
@@ -164,7 +164,7 @@ def test_on_policy_gradient_is_that_of_weighted_matching():
         batch = parts.awm.collect(1)
         found = parts.gradient(batch)
         probe = parts.awm._probe(batch)
-        velocity = parts.awm._velocity(parts.policy.network, probe, batch).double()
+        velocity = parts.awm._prober.trained(probe, batch.conditioning, batch.prompt_rows).double()
         error = ((velocity - (probe.noise - probe.clean).double()) ** 2).flatten(1).mean(1).view_as(probe.times)
         weighted = batch.signal.advantages.double() / 5 * probe.times * (error + 1e-10) ** 0.25 / 0.25
         weights = list(parts.policy.trainable_parameters().values())
@@ -234,12 +234,12 @@ def test_removing_a_pull_of_weight_zero_changes_no_number():
 
 
 def test_lagged_policy_by_hand():
-    """decay_per_step 0.1, max 0.15. Weights w0 -> w1 -> w2.
+    """per_step 0.1, max_decay 0.15. Weights w0 -> w1 -> w2.
 
     after step 1: 0.10 w0 + 0.90 w1
     after step 2: 0.15 (0.1 w0 + 0.9 w1) + 0.85 w2, because 0.1 * 2 exceeds the maximum
     """
-    parts = assemble(lagged=LaggedPolicyConfig(decay_per_step=0.1, max_decay=0.15))
+    parts = assemble(lagged=LaggedPolicyConfig(schedule=LinearLag(per_step=0.1, max_decay=0.15)))
     w0 = {k: v.clone() for k, v in parts.policy.state_dict().items()}
     parts.disturb("one")
     w1 = {k: v.clone() for k, v in parts.policy.state_dict().items()}
@@ -247,7 +247,7 @@ def test_lagged_policy_by_hand():
     parts.disturb("two")
     w2 = parts.policy.state_dict()
     assert parts.awm.after_step(2) == {"lagged_decay": 0.15}
-    for name, lagged in parts.awm._lagged.items():
+    for name, lagged in parts.awm._lagged.weights.items():
         assert_close(lagged, 0.15 * (0.1 * w0[name] + 0.9 * w1[name]) + 0.85 * w2[name])
 
 
@@ -273,7 +273,7 @@ def test_off_policy_rolls_out_and_compares_with_the_lagged_policy():
     assert_close(batch.latents, plain.latents, rtol=0, atol=0)
     assert not batch.old_log_probs.isnan().any()
     assert off.awm.loss(batch).metrics["ratio_deviation"] > 1e-4
-    with off.policy.swapped(off.awm._lagged):
+    with off.policy.swapped(off.awm._lagged.weights):
         assert off.awm.loss(batch).metrics["ratio_deviation"] < 1e-6
 
 
@@ -328,8 +328,8 @@ def test_state_survives_a_round_trip():
     parts.disturb()
     parts.awm.after_step(1)
     again.awm.load_state_dict(dict(parts.awm.state_dict()))
-    for name, weight in parts.awm._lagged.items():
-        assert torch.equal(weight, again.awm._lagged[name])
+    for name, weight in parts.awm._lagged.weights.items():
+        assert torch.equal(weight, again.awm._lagged.weights[name])
 
 
 def test_a_lagged_policy_switched_on_later_starts_from_the_current_weights():
@@ -337,7 +337,7 @@ def test_a_lagged_policy_switched_on_later_starts_from_the_current_weights():
     now.disturb()
     now.awm.load_state_dict(dict(before.awm.state_dict()))
     for name, weight in now.policy.state_dict().items():
-        assert torch.equal(weight, now.awm._lagged[name])
+        assert torch.equal(weight, now.awm._lagged.weights[name])
 
 
 def test_full_fine_tuning_works_as_well():

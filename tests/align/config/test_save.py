@@ -18,6 +18,7 @@ from diffusion.config import (
     EvaluationConfig,
     FlowSdeSampler,
     LaggedPolicyConfig,
+    LinearLag,
     LogitNormalTimes,
     OdeSampler,
     RolloutConfig,
@@ -50,7 +51,7 @@ estimators = st.sampled_from([Grpo(scale="none"), DrGrpo(singleton="raw"), Rloo(
     sampler=samplers,
     times=times,
     base=estimators,
-    lagged=st.sampled_from([None, LaggedPolicyConfig(max_decay=0.2)]),
+    lagged=st.sampled_from([None, LaggedPolicyConfig(schedule=LinearLag(max_decay=0.2))]),
 )
 def test_saved_and_loaded_is_equal(
     tmp_path_factory, seed, project, rewards, evaluated, optimizer, lora, ema, sampler, times, base, lagged

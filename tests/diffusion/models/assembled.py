@@ -17,7 +17,7 @@ from align.engine.random import keyed_normal
 from align.engine.timers import Timers
 from align.rewards.scorer import Scorer
 from align.shaping.pipeline import SignalPipeline
-from diffusion.assemble import make_policy
+from diffusion.assemble import ACROSS_PROCESSES, ALGORITHMS, make_policy
 from diffusion.awm import Awm
 from diffusion.collect import Collector
 from diffusion.config import AwmConfig, DiffusionRun, DiscreteTimes, OdeSampler, RolloutConfig, Sd3Model
@@ -97,4 +97,6 @@ def assemble(config: DiffusionRun = RUN, **algorithm: object) -> Assembled:
         processes=Processes(),
         timer=timer,
     )
-    return Assembled(config, model, policy, Awm(collector, model=model, policy=policy, timer=timer))
+    method = ALGORITHMS[type(config.algorithm)]
+    more = {"processes": Processes()} if method in ACROSS_PROCESSES else {}
+    return Assembled(config, model, policy, method(collector, model=model, policy=policy, timer=timer, **more))
