@@ -63,8 +63,8 @@ def check_updates(config: DiffusionRun, processes: int) -> Iterator[Problem]:
         yield Problem(
             keys=(key, "training.updates_per_rollout"),
             message=(
-                f"`{key}` gives `{config.algorithm.kind}` {rows} {name} a step for {updates} equal updates on {processes} "
-                "processes: each process needs one of them in each update."
+                f"`{key}` gives `{config.algorithm.kind}` {rows} {name} a step for {updates} equal updates on "
+                f"{processes} processes: each process needs one of them in each update."
             ),
             way_out=f"Set `{key}` to a multiple of {updates} that is at least {updates * processes}.",
         )

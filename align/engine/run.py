@@ -191,7 +191,9 @@ class Run:
             extra: further metrics, the same on all processes.
         """
         self.policy.reshard()
-        own = StepNumbers(sums=self._accumulator.metrics.sums(), samples=len(batch), stop=self._interrupt.received)
+        # Rows may be pairs: what is counted is what was drawn, where something was.
+        drawn = len(batch if batch.samples is None else batch.samples)
+        own = StepNumbers(sums=self._accumulator.metrics.sums(), samples=drawn, stop=self._interrupt.received)
         metrics, self._stopped_by = self._reporter.step(step, batch, extra, self._reports, own)
         self.step = step
         last = self.settings.training.steps
