@@ -99,7 +99,55 @@ class FluxModel:
     """Low-rank adapters; `null` trains all weights of the transformer."""
 
 
-Model = Annotated[StableDiffusionModel | SdxlModel | Sd3Model | FluxModel, Field(discriminator="kind")]
+@dataclass(frozen=True, kw_only=True)
+class SanaModel:
+    """Sana and Sana 1.5, and every pipeline folder of that class."""
+
+    kind: Literal["sana"] = "sana"
+    """Selects this model family."""
+    path: ModelPath
+    """A diffusers folder or a hub id."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Precision of the frozen parts: text encoder, and the transformer under LoRA; the VAE decodes in float32."""
+    max_sequence_length: PositiveInt = 300
+    """Tokens of a prompt, without the instruction; shorter ones are padded and masked."""
+    instruction: bool = True
+    """Put the pipeline's own instruction in front of every prompt, as its own call does."""
+    offload: Literal["none", "idle"] = "idle"
+    """`idle`: text encoders and VAE wait in the computer's memory and are on the accelerator only while they work."""
+    long_prompts: Literal["refuse", "truncate"] = "refuse"
+    """A prompt whose end reaches no text encoder: refused before the run, or cut off there."""
+    lora: LoraConfig | None = field(default_factory=LoraConfig)
+    """Low-rank adapters; `null` trains all weights of the transformer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QwenImageModel:
+    """Qwen-Image, and every pipeline folder of that class."""
+
+    kind: Literal["qwen_image"] = "qwen_image"
+    """Selects this model family."""
+    path: ModelPath
+    """A diffusers folder or a hub id."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Precision of the frozen parts: text encoder, and the transformer under LoRA; the VAE decodes in float32."""
+    max_sequence_length: PositiveInt = 512
+    """Tokens of a prompt, 5 of the chat template included; shorter ones are padded and masked."""
+    offload: Literal["none", "idle"] = "idle"
+    """`idle`: text encoders and VAE wait in the computer's memory and are on the accelerator only while they work."""
+    long_prompts: Literal["refuse", "truncate"] = "refuse"
+    """A prompt whose end reaches no text encoder: refused before the run, or cut off there."""
+    lora: LoraConfig | None = field(default_factory=LoraConfig)
+    """Low-rank adapters; `null` trains all weights of the transformer."""
+
+
+Model = Annotated[
+    StableDiffusionModel | SdxlModel | Sd3Model | FluxModel | SanaModel | QwenImageModel, Field(discriminator="kind")
+]
 
 GUIDANCE_AS_INPUT = (FluxModel,)
 """Families whose network takes the guidance scale as an input: one pass at any scale."""

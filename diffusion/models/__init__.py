@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diffusion.config.models import FluxModel, Model, Sd3Model, SdxlModel, StableDiffusionModel
+from diffusion.config.models import (
+    FluxModel,
+    Model,
+    QwenImageModel,
+    SanaModel,
+    Sd3Model,
+    SdxlModel,
+    StableDiffusionModel,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +27,8 @@ def load_model(config: Model, device: torch.device | str = "cpu") -> DiffusionMo
         ModelError: the folder is missing, no diffusers folder, or of another pipeline class.
     """
     from diffusion.models.flux import Flux
+    from diffusion.models.qwen_image import QwenImage
+    from diffusion.models.sana import Sana
     from diffusion.models.sd3 import StableDiffusion3
     from diffusion.models.sdxl import StableDiffusionXL
     from diffusion.models.stable_diffusion import StableDiffusion
@@ -28,5 +38,7 @@ def load_model(config: Model, device: torch.device | str = "cpu") -> DiffusionMo
         SdxlModel: StableDiffusionXL.load,
         Sd3Model: StableDiffusion3.load,
         FluxModel: Flux.load,
+        SanaModel: Sana.load,
+        QwenImageModel: QwenImage.load,
     }
     return loaders[type(config)](config, device)

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffusion.config import FluxModel
 from diffusion.models.base import Conditioning
 from diffusion.models.flow_schedule import scheduler_sigmas, uniform_sigmas
 from diffusion.models.locate import ModelError
@@ -23,6 +22,8 @@ from diffusion.models.targets import FLUX
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
+
+    from diffusion.config.models import FluxModel
 
 T5_TOKENS = 512
 
@@ -53,7 +54,7 @@ class Flux(DiffusionPipelineModel):
     @property
     def takes_guidance(self) -> bool:
         """Whether the network takes a guidance scale as an input (dev does, schnell does not)."""
-        return self.network.config.guidance_embeds
+        return self.pipeline.transformer.config.guidance_embeds
 
     def predict(
         self,
@@ -109,7 +110,7 @@ class Flux(DiffusionPipelineModel):
     def _forward(
         self, network: nn.Module, x_t: Tensor, t: Tensor, conditioning: Conditioning, guidance_scale: float = 1.0
     ) -> Tensor:
-        dtype = self.network.x_embedder.weight.dtype  # of the base; adapters are always float32
+        dtype = self.pipeline.transformer.x_embedder.weight.dtype  # of the base; adapters are always float32
         height, width = x_t.shape[-2:]
         embeddings = conditioning["embeddings"].to(dtype)
         time = t.to(torch.float32)  # the network multiplies by 1000 itself
@@ -126,13 +127,13 @@ class Flux(DiffusionPipelineModel):
         return unpack(tokens, height, width)
 
     def _latent_size(self) -> tuple[int, int]:
-        return self.network.config.in_channels // PATCH**2, self.pipeline.default_sample_size
+        return self.pipeline.transformer.config.in_channels // PATCH**2, self.pipeline.default_sample_size
 
     def _patch_size(self) -> int:
         return PATCH
 
     def _size(self) -> dict[str, str]:
-        config = self.network.config
+        config = self.pipeline.transformer.config
         return {**super()._size(), "layers": f"{config.num_layers}+{config.num_single_layers}"}
 
 

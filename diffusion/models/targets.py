@@ -72,3 +72,15 @@ FLUX = LoraTargets(
     feed_forward=("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2", "proj_mlp", "proj_out"),
     blocks=("transformer_blocks.", "single_transformer_blocks."),
 )
+# Linear self-attention, cross-attention to the prompt, and a feed-forward part of convolutions; the depth-wise one in
+# its middle mixes no channels and stays as it is.
+SANA = LoraTargets(
+    attention=tuple(f"{attention}.{name}" for attention in ("attn1", "attn2") for name in _TO_OUT),
+    feed_forward=("ff.conv_inverted", "ff.conv_point"),
+    blocks=("transformer_blocks.",),
+)
+QWEN_IMAGE = LoraTargets(
+    attention=tuple(f"attn.{name}" for name in _JOINT),
+    feed_forward=("img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2"),
+    blocks=("transformer_blocks.",),
+)
