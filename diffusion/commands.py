@@ -68,7 +68,8 @@ def train(config: DiffusionRun, *, name: str = "run", resume: Path | None = None
     """
     with _processes(config) as (accelerator, processes):
         inputs = read_inputs(config)
-        _check_lengths(config, {config.prompts.train: inputs.prompts, str(config.prompts.heldout): inputs.heldout})
+        texts = {config.prompts.train: inputs.prompts, str(config.prompts.heldout): inputs.heldout}
+        _check_lengths(config, texts, tell=processes.is_main)
         _show_plan(config, processes)
         folder = _open_folder(config, name, resume, processes)
         try:
@@ -106,7 +107,7 @@ def evaluate(config: DiffusionRun, *, checkpoint: Path | None = None, output: Pa
                 "`prompts.heldout` is null, so there is nothing to evaluate on.",
                 "Set prompts.heldout to a prompt file.",
             )
-        _check_lengths(config, {str(config.prompts.heldout): inputs.heldout})
+        _check_lengths(config, {str(config.prompts.heldout): inputs.heldout}, tell=processes.is_main)
         source = None if checkpoint is None else _weights_of(checkpoint)
         output = output or _evaluation_folder(source)
         model = load_model(config.model, accelerator.device)
@@ -154,7 +155,7 @@ def generate(
     texts = [*prompts, *(() if prompts_file is None else read_prompts(str(prompts_file)).prompts)]
     if not texts or not seeds:
         raise AlignError("there is no prompt or no seed, so there is nothing to draw.", "Give at least one of each.")
-    _check_lengths(config, {"the prompts to draw": PromptSet(prompts=tuple(texts))})
+    _check_lengths(config, {"the prompts to draw": PromptSet(prompts=tuple(texts))}, tell=True)
     source = None if checkpoint is None else _weights_of(checkpoint)
     accelerator = start_accelerator(config.training.mixed_precision)
     model = load_model(config.model, accelerator.device)
@@ -212,12 +213,11 @@ def _processes(config: DiffusionRun) -> Iterator[tuple[Accelerator, Processes]]:
         accelerator.end_training()
 
 
-def _check_lengths(config: DiffusionRun, given: Mapping[str, PromptSet | None]) -> None:
-    """Refuse prompts that are longer than the model reads, or tell the main process how many are cut off."""
+def _check_lengths(config: DiffusionRun, given: Mapping[str, PromptSet | None], *, tell: bool) -> None:
+    """Refuse prompts that are longer than the model reads, or tell how many are cut off."""
     notes = check_prompt_lengths(config.model, {name: rows.prompts for name, rows in given.items() if rows is not None})
-    if PartialState().is_main_process:
-        for note in notes:
-            _console().print(note, soft_wrap=True, markup=False)
+    for note in notes if tell else ():
+        _console().print(note, soft_wrap=True, markup=False)
 
 
 def _show_plan(config: DiffusionRun, processes: Processes) -> None:
