@@ -12,7 +12,7 @@ from typing import Any
 
 from align.config.errors import Problem
 from align.config.pipeline import Rloo
-from diffusion.chain_steps import trained_count
+from diffusion.chain_steps import latest_trained, trained_count
 from diffusion.config import (
     GUIDANCE_AS_INPUT,
     AllSteps,
@@ -21,6 +21,7 @@ from diffusion.config import (
     DanceSdeSampler,
     DdimSampler,
     DiffusionRun,
+    DpmSolverSampler,
     FlowGrpoConfig,
     FlowSdeSampler,
     LoopConfig,
@@ -31,12 +32,13 @@ from diffusion.config import (
     SdxlModel,
     StableDiffusionModel,
 )
+from diffusion.needs import is_offline
 
 DIFFUSION_PATH = (StableDiffusionModel, SdxlModel)
 """Families whose network predicts noise or v along a noise schedule; all others are flow models."""
 FITTING = {
     True: (OdeSampler, DdimSampler),
-    False: (OdeSampler, FlowSdeSampler, DanceSdeSampler, CpsSampler, SaSolverSampler),
+    False: (OdeSampler, FlowSdeSampler, DanceSdeSampler, CpsSampler, SaSolverSampler, DpmSolverSampler),
 }
 """Samplers by whether the model is on the diffusion path."""
 LARGEST_PER_ELEMENT = 0.05
@@ -45,7 +47,7 @@ LARGEST_PER_ELEMENT = 0.05
 
 def noise_of(sampler: Any) -> tuple[str, float]:
     """Setting of a sampler's noise and its value (`Any`: the members of `Sampler`)."""
-    if isinstance(sampler, OdeSampler):
+    if isinstance(sampler, OdeSampler | DpmSolverSampler):
         return "rollout.sampler.kind", 0.0
     name = "eta" if isinstance(sampler, DdimSampler) else "noise_level"
     return f"rollout.sampler.{name}", getattr(sampler, name)
@@ -62,7 +64,7 @@ def check_chain(config: DiffusionRun) -> Iterator[Problem]:
 
 def _sampler_fits(config: DiffusionRun) -> Iterator[Problem]:
     fitting = FITTING[isinstance(config.model, DIFFUSION_PATH)]
-    if isinstance(config.rollout.sampler, fitting):
+    if isinstance(config.rollout.sampler, fitting) or is_offline(config):
         return
     names = [kind.kind for kind in fitting if not isinstance(config.algorithm, ChainConfig) or _has_density(kind)]
     yield Problem(
@@ -76,7 +78,7 @@ def _sampler_fits(config: DiffusionRun) -> Iterator[Problem]:
 
 
 def _has_density(kind: type) -> bool:
-    return kind not in (OdeSampler, SaSolverSampler)
+    return kind not in (OdeSampler, SaSolverSampler, DpmSolverSampler)
 
 
 def _same_picture(config: DiffusionRun) -> Iterator[Problem]:
@@ -116,17 +118,17 @@ def _steps(config: DiffusionRun, algorithm: ChainConfig) -> Iterator[Problem]:
     keys = ("algorithm.steps", "rollout.num_inference_steps")
     steps = config.rollout.num_inference_steps
     try:
-        trained_count(algorithm.steps, steps)
+        latest = latest_trained(algorithm.steps, steps)
     except ValueError as error:
         way_out = "Raise `rollout.num_inference_steps`, or change `algorithm.steps`."
         yield Problem(keys=keys, message=f"no step could be trained: {error}.", way_out=way_out)
         return
-    last = isinstance(algorithm.steps, AllSteps) and trained_count(algorithm.steps, steps) == steps
-    if last and isinstance(config.rollout.sampler, CpsSampler):
+    if latest == steps - 1 and isinstance(config.rollout.sampler, CpsSampler):
+        name = "share" if isinstance(algorithm.steps, AllSteps) else "latest"
         yield Problem(
-            keys=("algorithm.steps.share", "rollout.sampler.kind"),
-            message="all steps are trained, but the last step of `cps` has no noise, so it has no log-probability.",
-            way_out="Set `algorithm.steps.share: 0.99`, which leaves the last step out.",
+            keys=(f"algorithm.steps.{name}", "rollout.sampler.kind"),
+            message="the last step is trained, but under `cps` it has no noise, so it has no log-probability.",
+            way_out=f"Set `algorithm.steps.{name}: 0.99`, which leaves the last step out.",
         )
 
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from align.engine.random import keyed_normal
 from align.errors import AlignError
 from diffusion.chain_steps import StepPlan
-from diffusion.config import BranchingConfig, SaSolverSampler
+from diffusion.config import BranchingConfig, DpmSolverSampler, SaSolverSampler
 from diffusion.denoise import Noise, Predict, denoise
+from diffusion.dpm_solver import dpm_solver_sample
 from diffusion.models.base import Conditioning, DiffusionModel
 from diffusion.paths import FlowPath, Path
 from diffusion.sa_solver import sa_solver_sample, sa_solver_times, tau_window
@@ -80,6 +81,27 @@ def _(
         lambda j: noise(index if keys is None else keys[:, j + 1], "rollout_noise", j),
         tau_window(sampler.noise_level, sampler.noise_from, sampler.noise_until),
     )
+
+
+@sample.register
+def _(
+    sampler: DpmSolverSampler,
+    path: Path,
+    predict: Predict,
+    noise: Noise,
+    index: Tensor,
+    times: Tensor,
+    keys: Tensor | None = None,
+    **chain: Any,
+) -> Tensor:
+    if not isinstance(path, FlowPath) or any(value is not None for value in chain.values()):
+        raise AlignError(
+            "DPM-Solver is deterministic and for flow models: its steps have no log-probability.",
+            "Set rollout.sampler.kind to ode, flow_sde, dance_sde or cps (flow models), ode or ddim (others).",
+        )
+    rows = torch.arange(len(index))
+    start = noise(index if keys is None else keys[:, 0], "latents")
+    return dpm_solver_sample(lambda x, t: predict(x, t, rows), start, times)
 
 
 @dataclass(frozen=True, kw_only=True)

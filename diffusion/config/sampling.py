@@ -84,8 +84,16 @@ class SaSolverSampler:
     """Largest time with noise."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DpmSolverSampler:
+    """DPM-Solver++(2M) for flow models: deterministic, second order in data prediction. arXiv:2211.01095."""
+
+    kind: Literal["dpm_solver"] = "dpm_solver"
+    """Selects this sampler."""
+
+
 Sampler = Annotated[
-    OdeSampler | FlowSdeSampler | DanceSdeSampler | CpsSampler | DdimSampler | SaSolverSampler,
+    OdeSampler | FlowSdeSampler | DanceSdeSampler | CpsSampler | DdimSampler | SaSolverSampler | DpmSolverSampler,
     Field(discriminator="kind"),
 ]
 
