@@ -53,7 +53,7 @@ PRESETS: tuple[Preset, ...] = (
     ),
     Preset(
         name="rloo",
-        source="Ahmadian et al., arXiv:2402.14740, section 3; the same baseline as LOOP",
+        source="Ahmadian et al., arXiv:2402.14740; the same baseline as LOOP",
         pipeline=PipelineConfig(base=Rloo(), clip=None),
     ),
     Preset(

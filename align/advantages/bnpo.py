@@ -62,7 +62,7 @@ def bnpo(inputs: AdvantageInputs, options: Bnpo) -> AdvantageResult:
     sample lacks adds 0. With scores that are not 0 or 1 the argument about the variance is only a heuristic.
 
     References:
-        Xiao et al., "BNPO: Beta Normalization Policy Optimization", arXiv:2506.02864.
+        Xiao et al., "BNPO: Beta Normalization Policy Optimization", arXiv:2506.02864. Equation number not checked.
 
     Raises:
         ValueError: a reward outside [lo, hi], or weights that do not fit the rewards.

@@ -77,7 +77,7 @@ def canon(inputs: AdvantageInputs, options: Canon) -> AdvantageResult:
 
     References:
         Chen et al., "Conditional Advantage Estimation for Reinforcement Learning in Large Reasoning Models" (CANON),
-        arXiv:2509.23962, the inter-group and intra-group comparisons.
+        arXiv:2509.23962, the inter-group and intra-group comparisons. Equation number not checked.
 
     Note:
         Ties in the metric break by input order (rule C4), so a permutation may change the result of tied samples. A

@@ -68,7 +68,7 @@ def copo_consistency(inputs: AdvantageInputs, options: CopoConsistency) -> Advan
         in `only-soft-with-coef`, else 1 - w), `answer_entropy` [n] in bits.
 
     References:
-        Han et al., "COPO: Consistency-Aware Policy Optimization", arXiv:2508.04138.
+        Han et al., "COPO: Consistency-Aware Policy Optimization", arXiv:2508.04138. Equation number not checked.
 
     Note:
         With one group the global comparison is empty: Ahat = 0 and w = 1 (released code: NaN); a group of one has H = 0

@@ -29,8 +29,9 @@ def ddpo_tracked(inputs: AdvantageInputs, options: DdpoTracked, state: Mapping[s
     State: `prompt_ids` and `rewards`, one entry per remembered reward, oldest first.
 
     References:
-        Black et al., "Training Diffusion Models with Reinforcement Learning", arXiv:2305.13301, section 5 and appendix
-        (normalisation per prompt); the released tracker: population form, buffer of 16 or 32, at least 16.
+        Black et al., "Training Diffusion Models with Reinforcement Learning", arXiv:2305.13301, the
+        normalisation of rewards per prompt; the released tracker: population form, buffer of 16 or 32, at least 16.
+        Equation number not checked.
 
     Note:
         If a batch brings more samples of a prompt than the buffer holds, the last ones by input order stay.

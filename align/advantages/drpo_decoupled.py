@@ -86,6 +86,7 @@ def drpo_decoupled(inputs: AdvantageInputs, options: DrpoDecoupled) -> Advantage
 
     References:
         Li et al., "DRPO: Efficient Reasoning via Decoupled Reward Policy Optimization", arXiv:2510.04474.
+        Equation number not checked.
 
     Note:
         The released code takes the padded width of a batch for C (`max_length`); pass a constant of the run. It calls

@@ -22,7 +22,7 @@ def flow_grpo(inputs: AdvantageInputs, options: FlowGrpo) -> Float[Tensor, "n"]:
     turn scorer noise into full-size advantages. The batch's spread is the same yardstick for every prompt.
 
     References:
-        Liu et al., "Flow-GRPO", arXiv:2505.05470, the group-relative advantage.
+        Liu et al., "Flow-GRPO", arXiv:2505.05470, the group-relative advantage. Equation number not checked.
 
     Note:
         The paper's formula divides by the group's standard deviation (`global_std=False`); every released

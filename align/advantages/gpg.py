@@ -22,6 +22,7 @@ def gpg(inputs: AdvantageInputs, options: Gpg) -> Float[Tensor, "n"]:
 
     References:
         Chu et al., "GPG: A Simple and Strong Reinforcement Learning Baseline", arXiv:2504.02546.
+        Equation number not checked.
     """
     earning = int(torch.count_nonzero(inputs.rewards))
     alpha = len(inputs) / max(earning, 1)

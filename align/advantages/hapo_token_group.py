@@ -32,7 +32,7 @@ def hapo_token_group(inputs: AdvantageInputs, options: HapoTokenGroup) -> Advant
 
     References:
         Liu et al., "From Uniform to Heterogeneous: Tailoring Policy Optimization to Every Token's Nature" (HAPO),
-        arXiv:2509.16591, token-level group average.
+        arXiv:2509.16591, token-level group average. Equation number not checked.
 
     Note:
         The released threshold test includes padding, which triggers it for rewards far from 0, and a padded group of

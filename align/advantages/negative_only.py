@@ -22,5 +22,6 @@ def negative_only(inputs: AdvantageInputs, options: NegativeOnly) -> Float[Tenso
 
     References:
         "The Debate on RLVR", relative negative gradients (GRPO-N); neither text nor code could be read.
+        Equation number not checked.
     """
     return inputs.tensor("advantages").clamp(max=0.0)

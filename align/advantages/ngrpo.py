@@ -23,7 +23,7 @@ def ngrpo(inputs: AdvantageInputs, options: Ngrpo) -> Float[Tensor, "n"]:
     reward; one at r_max gets exactly 0 (rule C1 for the extended group). The sum over a group is never positive.
 
     References:
-        Nan et al., "NGRPO", arXiv:2509.18851, advantage calibration.
+        Nan et al., "NGRPO", arXiv:2509.18851, advantage calibration. Equation number not checked.
 
     Raises:
         ValueError: a reward is above r_max.

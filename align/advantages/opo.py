@@ -32,5 +32,6 @@ def opo(inputs: AdvantageInputs, options: Opo) -> Float[Tensor, "n"]:
 
     References:
         Hao et al., "On-Policy RL with Optimal Reward Baseline", arXiv:2505.23585, the length-weighted baseline.
+        Equation number not checked.
     """
     return inputs.rewards - length_weighted_mean(inputs.rewards, inputs.tensor("lengths"), inputs.ids)

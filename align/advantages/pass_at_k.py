@@ -23,7 +23,7 @@ def pass_at_k(inputs: AdvantageInputs, options: PassAtK) -> Float[Tensor, "n"]:
 
     References:
         Tang et al., "Optimizing Language Models for Inference Time Objectives using Reinforcement Learning",
-        arXiv:2503.19595, the leave-one-out form of the maximum.
+        arXiv:2503.19595, the leave-one-out form of the maximum. Equation number not checked.
     """
     rewards, ids = inputs.rewards, inputs.ids
     best = rewards == group_max(rewards, ids)

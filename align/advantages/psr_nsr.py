@@ -36,6 +36,7 @@ def psr_nsr(inputs: AdvantageInputs, options: PsrNsr) -> Float[Tensor, "n"]:
 
     References:
         Zhu et al., "The Surprising Effectiveness of Negative Reinforcement in LLM Reasoning", arXiv:2506.01347.
+        Equation number not checked.
     """
     correct = correct_samples(inputs, options.success_value)
     return SIGNALS[options.signal](inputs.rewards, correct, options.positive_weight)

@@ -31,6 +31,7 @@ def reinforce_pp(inputs: AdvantageInputs, options: ReinforcePP) -> Float[Tensor,
 
     References:
         Hu, "REINFORCE++", arXiv:2501.03262, the token-level reward and the global advantage normalisation.
+        Equation number not checked.
 
     Note:
         Positions with mask 0 (tool output) are skipped: they add nothing and do not discount. Some released versions

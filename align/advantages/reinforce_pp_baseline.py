@@ -28,7 +28,7 @@ def reinforce_pp_baseline(
     only where the mean over positions is (rule C1 does not apply). Without a `mask` each sample is one position.
 
     References:
-        Hu, "REINFORCE++", arXiv:2501.03262, the variant with a group baseline.
+        Hu, "REINFORCE++", arXiv:2501.03262, the variant with a group baseline. Equation number not checked.
 
     Note:
         A group of one is centred to 0; verl keeps its raw reward, `singleton="raw"`. `standardise=False` is

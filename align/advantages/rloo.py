@@ -23,7 +23,7 @@ def rloo(inputs: AdvantageInputs, options: Rloo) -> Float[Tensor, "n"]:
 
     References:
         Kool et al., "Buy 4 REINFORCE Samples, Get a Baseline for Free!", 2019.
-        Ahmadian et al., "Back to Basics", arXiv:2402.14740, section 3.
+        Ahmadian et al., "Back to Basics", arXiv:2402.14740. Equation number not checked.
     """
     size = group_size(inputs.ids).double()
     return size / (size - 1) * group_centred(inputs.rewards, inputs.ids)  # a group of one is the rules' business

@@ -34,7 +34,7 @@ def ucas(inputs: AdvantageInputs, options: Ucas) -> AdvantageResult:
     logit. Both are logged, because one outlier decides the scale.
 
     References:
-        Xie et al., "Uncertainty-aware Advantage Shaping" (UCAS), arXiv:2510.10649.
+        Xie et al., "Uncertainty-aware Advantage Shaping" (UCAS), arXiv:2510.10649. Equation number not checked.
 
     Note:
         The released certainty is the sum over tokens (`reduction="sum"`), so that the z-score mostly ranks by length;

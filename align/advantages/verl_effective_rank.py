@@ -91,7 +91,7 @@ def verl_effective_rank(inputs: AdvantageInputs, options: VerlEffectiveRank, sta
 
     References:
         Huang et al., "Beyond the Exploration-Exploitation Trade-off: A Hidden State Approach for LLM Reasoning in RLVR"
-        (VERL), arXiv:2509.23808. Numbers: the released training script.
+        (VERL), arXiv:2509.23808. Numbers: the released training script. Equation number not checked.
 
     Note:
         The released bonus reaches the last token only (`where="last"`); the text shapes the advantage. The released

@@ -26,7 +26,7 @@ def xrpo_novelty(inputs: AdvantageInputs, options: XrpoNovelty) -> Float[Tensor,
 
     References:
         Bamba et al., "XRPO: Pushing the Limits of GRPO with Targeted Exploration and Exploitation", arXiv:2510.06672,
-        the novelty-aware advantage sharpening.
+        the novelty-aware advantage sharpening. Equation number not checked.
 
     Note:
         Assumed where the restatements differ: the bound is kappa A, not kappa |A| (the same where A > 0).

@@ -62,7 +62,7 @@ class DrGrpo:
 @declare(requires=("group_ids",))
 @dataclass(frozen=True, kw_only=True)
 class Rloo:
-    """reward - mean of the other samples of the group. Ahmadian et al., arXiv:2402.14740, section 3.
+    """reward - mean of the other samples of the group. Ahmadian et al., arXiv:2402.14740.
 
     Use it like dr_grpo, for an unbiased baseline in small groups.
     """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from align.config.declarations import declaration_of
 from align.config.errors import Problem
@@ -16,10 +16,7 @@ from align.config.shaping import Lsc, ReferencePrompt
 from align.config.shaping.relative import compares_samples
 from align.errors import did_you_mean
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-FROM_REWARD: Mapping[str, Callable[[Tensor], Tensor]] = {
+FROM_REWARD: Mapping[str, Callable[[Any], Any]] = {  # Any: tensors, of which nothing here knows
     "metric": lambda values: values,
     "greedy_rewards": lambda values: values,
     "reference_rewards": lambda values: values,

@@ -11,25 +11,18 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from align.advantages import AdvantageInputs, available, estimate
+from align.advantages import available
 from align.advantages.registry import Estimator, find, make_options
+from align.inspect.estimators_figure import STAGES, figure
 
 FORMULAS = tuple(re.compile(rf"(?<![\w|]){letter}'?(hat)?(_\w+)?(\([^)]*\))?'?\s*(=|<-)") for letter in "AG")
 """Lines of a docstring that say what an advantage is; where there is none, what a return is."""
 REFERENCES = re.compile(r"References:\n((?:    .*\n?|\n)+)")
 USE = "Use it "
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
-STAGES = ("base", "shaper", "loss", "rollout")
-REWARDS = ((1.0, 0.0, 0.0, 0.0), (0.70, 0.72, 0.74, 0.90), (0.50, 0.50, 0.50, 0.50))
-"""Three groups of the figure: one success, a continuous score with an outlier, all equal."""
-TITLES = ("one success", "continuous, one outlier", "all equal")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,78 +133,6 @@ def with_table(page: str) -> str:
     if not begin or not end:
         raise ValueError(f"the page needs the two lines `{BEGIN}` and `{END}`, around the place of the table.")
     return f"{before}{BEGIN}\n{table()}\n{END}{after}"
-
-
-def example() -> AdvantageInputs:
-    """Three groups of four samples, with everything that an estimator of whole samples may ask for.
-
-    Lengths, metric, likelihoods and rank features differ within a group in the same way in all three.
-    """
-    rewards = torch.tensor(REWARDS).flatten()
-    place = torch.arange(4).repeat(3)
-    lengths = torch.tensor([4, 6, 8, 2])[place]
-    mask = (torch.arange(8) < lengths.unsqueeze(1)).long()
-    return AdvantageInputs(
-        rewards=rewards,
-        group_ids=torch.arange(3).repeat_interleave(4),
-        lengths=lengths,
-        mask=mask,
-        metric=torch.tensor([0.1, 0.4, 0.2, 0.3])[place],
-        answers=list("abbc" * 3),
-        correct=(rewards >= 0.9),
-        greedy_rewards=torch.full((12,), 0.5),
-        reference_rewards=torch.full((12,), 0.5),
-        first_tool_pos=torch.tensor([1, 2, 0, -1])[place],
-        rank_features=torch.tensor([[1.0, 0.2, 0.1], [2.0, 0.1, 0.0], [3.0, 0.3, 0.2], [4.0, 0.0, 0.1]])[place],
-        logprobs=-0.5 * (1 + place.double()).unsqueeze(1) * mask,
-    )
-
-
-def compared_samples() -> Iterator[tuple[str, Tensor]]:
-    """Kind and advantages, for every estimator that gives one number per sample."""
-    inputs = example()
-    for stage in STAGES:
-        for kind in available():
-            if find(kind).stage == stage and find(kind).granularity == "sample":
-                yield kind, estimate(kind, inputs).advantages
-
-
-def figure(path: Path) -> None:
-    """All estimators of whole samples on the same three groups: a row each, a number and a colour per sample.
-
-    Purple is pushed up and orange is pushed down, each row in its own unit: colours compare within a row.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    from matplotlib.colors import TwoSlopeNorm
-
-    rows = list(compared_samples())
-    groups, size = len(REWARDS), len(REWARDS[0])
-    plot, axes = pyplot.subplots(figsize=(10, 0.34 * len(rows) + 1.7))
-    colours = torch.stack([values / values.abs().max().clamp(min=1e-12) for _, values in rows])
-    axes.imshow(colours.numpy(), cmap="PuOr", norm=TwoSlopeNorm(0, -1.6, 1.6), aspect="auto")
-    for y, (_, values) in enumerate(rows):
-        for x, value in enumerate(values.tolist()):
-            ink = "white" if colours[y, x] > 0.7 else "black"
-            axes.text(x, y, "0" if value == 0 else f"{value:+.2f}", ha="center", va="center", fontsize=8, color=ink)
-    rewards = [f"{reward:.2f}" for group in REWARDS for reward in group]
-    axes.set_xticks(range(groups * size), rewards)
-    axes.xaxis.tick_top()
-    axes.set_yticks(range(len(rows)), [kind for kind, _ in rows])
-    axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    for number, title in enumerate(TITLES):
-        middle = number * size + (size - 1) / 2
-        axes.annotate(title, (middle, 1), xycoords=("data", "axes fraction"), xytext=(0, 24),
-                      textcoords="offset points", ha="center", weight="bold")  # fmt: skip
-        if number:
-            axes.axvline(number * size - 0.5, color="white", linewidth=6)
-    axes.set_xlabel("advantage of each sample (columns: its reward); colours are scaled within a row")
-    plot.savefig(path, dpi=130, bbox_inches="tight")
-    pyplot.close(plot)
 
 
 def main(arguments: list[str]) -> None:

@@ -16,7 +16,7 @@ they hand on credit and receive none. An edge that m rollouts share appears m ti
 
 References:
     Li et al., "BranchGRPO: Stable and Efficient GRPO with Structured Branching in Diffusion Models", arXiv:2509.06040,
-    the depth-wise advantage; constants of the released code.
+    the depth-wise advantage; constants of the released code. Equation number not checked.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ being cut: the last delta would be -V.
 
 References:
     Fan et al., "Truncated Proximal Policy Optimization", arXiv:2506.15050, the EGAE equation.
+    Equation number not checked.
 
 Note:
     Which early positions of a long unfinished answer the paper drops from the policy loss could not be read. The

@@ -10,6 +10,7 @@ without a critic and without extra rollouts.
 
 References:
     Feng et al., "Group-in-Group Policy Optimization for LLM Agent Training", arXiv:2505.10978.
+    Equation number not checked.
 
 Note:
     A widespread release groups by the bare state, so that equal states of different prompts mix, and standardises

@@ -12,7 +12,7 @@ answer is unknown (gains count 0 and are reported). Or gains placed on the turns
 
 References:
     Wang et al., "Information Gain-based Policy Optimization", arXiv:2510.14967, the ICLR 2026 version: gains of
-    log-probabilities, separate pools.
+    log-probabilities, separate pools. Equation number not checked.
 
 Note:
     The first version: probabilities, one pool (`form="prob", pools="joint"`). Population standard deviation and eps

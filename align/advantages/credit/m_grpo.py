@@ -19,6 +19,7 @@ model (sub) through the middle term of `sub_reward`.
 
 References:
     Hong et al., "Multi-Agent Deep Research: Training Multi-Agent Systems with M-GRPO", arXiv:2511.13288.
+    Equation number not checked.
 
 Note:
     Duplicates are spread evenly (with d = 5 and two calls, 3 and 2), the rest is drawn; the paper draws them all. The

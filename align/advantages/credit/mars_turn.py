@@ -12,7 +12,7 @@ value of `group_ids` (if given: the game), `player`, `role` and `agent` (each if
 
 References:
     Yuan et al., "MARS: Reinforcing Multi-Agent Reasoning of LLMs through Self-Play in Strategic Games",
-    arXiv:2510.15414.
+    arXiv:2510.15414. Equation number not checked.
 
 Note:
     The released self-play configuration (`release=True`) differs: turn rewards are centred per pool before the sum,

@@ -14,6 +14,7 @@ the shaper's state (`keys`, `counts`) and belong into the checkpoint.
 References:
     Henaff et al., "A Study of Global and Episodic Bonuses for Exploration in Contextual MDPs", arXiv:2306.03236,
     which finds their product the robust choice; the count form is the classical one. A small form of our own.
+    Equation number not checked.
 """
 
 from __future__ import annotations

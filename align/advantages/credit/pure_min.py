@@ -14,7 +14,7 @@ Scores: any unit, the paper's lie in [-1, 1]; they stand in `token_rewards` at `
 
 References:
     Cheng et al., "Stop Summation: Min-Form Credit Assignment Is All Process Reward Model Needs for Reasoning",
-    arXiv:2504.15275, sections 3.1 to 3.3.
+    arXiv:2504.15275, the min-form and its soft minimum. Equation number not checked.
 
 Note:
     Released code (`release`). `main_token`, `main_step`: subtract baselines from the step rewards before summing: per

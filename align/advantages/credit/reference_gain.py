@@ -12,7 +12,7 @@ The root mean square and not the standard deviation: the gain has a natural zero
 
 References:
     A small form of our own from related work; with a greedy answer of the trained policy itself it is ReMax, Li et al.,
-    arXiv:2310.10505.
+    arXiv:2310.10505. Equation number not checked.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ option. With gamma = 1 the first two agree.
 
 References:
     Williams, "Simple Statistical Gradient-Following Algorithms", 1992. The clocks are those of released code.
+    Equation number not checked.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ then A_it = (V(edge) - m) / s, the mean-of-leaves form of `tree_grpo`.
 
 References:
     Li et al., "SALT: Step-level Advantage Assignment for Long-horizon Agents via Trajectory Graph", arXiv:2510.20022.
+    Equation number not checked.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ order in `values_at_cuts`.
 
 References:
     Guo et al., "Segment Policy Optimization", arXiv:2505.23564, the chain-based segment advantage and the mask.
+    Equation number not checked.
 
 Note:
     As released: positions before the first cut get 0 (nothing was estimated there), a rollout without an unsure

@@ -14,6 +14,7 @@ the edges whose advantage is 0 (exactly 0 here where all leaves below the parent
 
 References:
     Guo et al., "Segment Policy Optimization", arXiv:2505.23564, the tree-based segment advantage.
+    Equation number not checked.
 
 Note:
     The release calls the undivided form `rloo`, but its mean includes the child itself: it is (n-1)/n of leave-one-out,

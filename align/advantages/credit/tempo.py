@@ -12,6 +12,7 @@ denoising steps), low temperature or structured answers: watch `branching_share`
 
 References:
     Tran et al., "Exploiting Tree Structure for Credit Assignment in RL Training of LLMs", arXiv:2509.18314.
+    Equation number not checked.
 
 Note:
     A rollout that ends where another goes on counts END as a child, and stopping itself earns no difference. A

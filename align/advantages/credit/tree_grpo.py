@@ -11,7 +11,7 @@ leaves have little spread.
 
 References:
     Ding and Ye, "TreeGRPO: Tree-Advantage GRPO for Online RL Post-Training of Diffusion Models", arXiv:2512.08153.
-    Two other papers are called Tree-GRPO and TreeRPO.
+    Two other papers are called Tree-GRPO and TreeRPO. Equation number not checked.
 """
 
 from __future__ import annotations

@@ -13,14 +13,12 @@ from align.advantages.registry import find
 from align.inspect.estimators import (
     BEGIN,
     END,
-    compared_samples,
     describe,
-    example,
-    figure,
     main,
     table,
     with_table,
 )
+from align.inspect.estimators_figure import compared_samples, compared_tokens, example, figure
 
 PAGE = Path(__file__).parents[3] / "docs" / "advantages.md"
 NOT_ZERO_BY_DESIGN = {"ngrpo", "psr_nsr", "ddpo_tracked"}
@@ -39,6 +37,12 @@ def test_every_estimator_has_one_row_with_all_cells():
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
         assert len(cells) == 8
         assert all(cells)
+
+
+@pytest.mark.parametrize("kind", available())
+def test_a_source_says_where_in_it_or_that_nobody_looked(kind):
+    source = describe(kind).source
+    assert re.search(r"(equations?|algorithm|section) \d", source) or source.endswith("Equation number not checked.")
 
 
 def test_a_row_by_hand():
@@ -65,15 +69,32 @@ def test_a_page_without_a_place_for_the_table():
         with_table("# Advantages\n")
 
 
-def test_the_figure_has_all_estimators_of_whole_samples_and_their_numbers(tmp_path):
+def test_the_figure_has_every_estimator(tmp_path):
+    samples, tokens = dict(compared_samples()), dict(compared_tokens())
+    assert sorted((*samples, *tokens)) == sorted(available())
+    assert all(values.shape == (12, 4) for values in tokens.values())
+    figure(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_numbers_of_the_lower_half_by_hand():
+    """Four rollouts aaaa aaba abaa baaa with rewards 1 0 0 0.
+
+    spo_tree: children are averaged, so V(aaa) = 1, V(aab) = 0, V(aa) = 1/2, V(ab) = 0, V(a) = 1/4, V(b) = 0, and the
+    root is 1/8. Returns: the reward everywhere.
+    """
+    rows = dict(compared_tokens())
+    torch.testing.assert_close(rows["spo_tree"][0], torch.tensor([0.125, 0.25, 0.5, 0.0]))
+    torch.testing.assert_close(rows["spo_tree"][3], torch.tensor([-0.125, 0.0, 0.0, 0.0]))
+    assert rows["returns"][0].tolist() == [1.0] * 4
+
+
+def test_numbers_of_the_upper_half():
     rows = dict(compared_samples())
-    assert set(rows) == {kind for kind in available() if find(kind).granularity == "sample"}
     assert all(values.shape == example().rewards.shape for values in rows.values())
     for kind, values in rows.items():
         assert bool((values[8:] == 0).all()) == (kind not in NOT_ZERO_BY_DESIGN)  # the third group is all equal
     torch.testing.assert_close(rows["dr_grpo"][:4], torch.tensor([0.75, -0.25, -0.25, -0.25]))
-    figure(tmp_path / "figure.png")
-    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_command_writes_the_page(tmp_path):
