@@ -18,7 +18,7 @@ def cost(layout: Layout, hidden_size: int) -> float:
     masked blocks, so the second line is its upper bound.
     """
     rows, width = layout.input_ids.shape
-    return rows * width * (6 * hidden_size + (width / 2 if layout.kind == "padded" else width))
+    return float(rows * width * (6 * hidden_size + (width / 2 if layout.kind == "padded" else width)))
 
 
 def choose_layout(groups: Sequence[Group], support: Support, *, hidden_size: int, pad_id: int = 0) -> Layout:

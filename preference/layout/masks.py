@@ -7,6 +7,8 @@ stands far from the prompt's end and is its neighbour all the same.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,14 +27,10 @@ def visible(layout: Layout, window: int | None = None) -> Bool[Tensor, "b 1 t t"
         layout: of one of the three kinds.
         window: w of a layer with a sliding window; None = no limit.
     """
-    units, branches, positions = layout.units, layout.branches, layout.position_ids
-    columns = torch.arange(units.shape[1], device=units.device)
-    same_unit = (units[:, :, None] == units[:, None, :]) & (units[:, None, :] >= 0)
-    seen = (branches[:, None, :] == PROMPT) | (branches[:, None, :] == branches[:, :, None])
-    mask = same_unit & seen & (columns[None, None, :] <= columns[None, :, None])
-    if window is not None:
-        mask &= positions[:, :, None] - positions[:, None, :] < window
-    return (mask | torch.eye(len(columns), dtype=torch.bool, device=units.device))[:, None]
+    rows, width = layout.units.shape
+    row = torch.arange(rows, device=layout.units.device)[:, None, None]
+    place = torch.arange(width, device=layout.units.device)
+    return _rule(layout, window)(row, row, place[None, :, None], place[None, None, :])[:, None]
 
 
 def additive(mask: Bool[Tensor, "*shape"], dtype: torch.dtype) -> Float[Tensor, "*shape"]:
@@ -47,15 +45,22 @@ def block_mask(layout: Layout, window: int | None = None) -> Any:  # Any: BlockM
     """The same rule as a block mask of flex attention, which skips blocks in which nothing is visible."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    units, branches, positions = layout.units, layout.branches, layout.position_ids
+    rows, width = layout.units.shape
+    device = str(layout.units.device)
+    return create_block_mask(_rule(layout, window), B=rows, H=None, Q_LEN=width, KV_LEN=width, device=device)
 
-    def rule(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        same_unit = (units[row, query] == units[row, key]) & (units[row, key] >= 0)
-        seen = (branches[row, key] == PROMPT) | (branches[row, key] == branches[row, query])
-        allowed = same_unit & seen & (key <= query)
-        if window is not None:
-            allowed = allowed & (positions[row, query] - positions[row, key] < window)
-        return allowed | (query == key)
 
-    rows, width = units.shape
-    return create_block_mask(rule, B=rows, H=None, Q_LEN=width, KV_LEN=width, device=str(units.device))
+def _rule(layout: Layout, window: int | None) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """The rule at the head of this file, as a function of row, attention head, seeing and seen place."""
+    reach = layout.input_ids.shape[1] if window is None else window
+    return partial(_sees, (layout.units, layout.branches, layout.position_ids), reach)
+
+
+def _sees(
+    row_tables: tuple[Tensor, Tensor, Tensor], reach: int, row: Tensor, head: Tensor, query: Tensor, key: Tensor
+) -> Tensor:
+    units, branches, positions = row_tables
+    same_unit = (units[row, query] == units[row, key]) & (units[row, key] >= 0)
+    seen = (branches[row, key] == PROMPT) | (branches[row, key] == branches[row, query])
+    near = positions[row, query] - positions[row, key] < reach
+    return (same_unit & seen & near & (key <= query)) | (query == key)

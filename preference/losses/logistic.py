@@ -109,8 +109,8 @@ def discopop(pair: Pair) -> Float[Tensor, "n"]:
     """(1 - w) (-log sigma(x)) + w exp(-x) with w = sigma(x / tau); (log 2 + 1) / 2 at the reference.
 
     The loss that a language model found: logistic for wrong pairs, exponential for right ones. It is not convex: at the
-    reference its slope is *positive* (0.78 for tau = 0.05), so pairs first slide into a local minimum near x = -0.1
-    unless others carry them over. w carries gradient.
+    reference its slope is *positive* (0.78 for tau = 0.05), so the gradient of a pair first leads into a local
+    minimum near x = -0.1. w carries gradient.
 
     References:
         Lu et al., "Discovering Preference Optimization Algorithms with and for Large Language Models",
