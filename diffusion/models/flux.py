@@ -63,6 +63,8 @@ class Flux(DiffusionPipelineModel):
         t: Float[Tensor, "n"],
         conditioning: Conditioning,
         guidance_scale: float = 1.0,
+        *,
+        detach_unconditional: bool = False,
     ) -> Float[Tensor, "n c h w"]:
         """The network's velocity at time t, float32. The guidance scale is an input of the network: one pass always.
 
@@ -72,6 +74,7 @@ class Flux(DiffusionPipelineModel):
             t: one time per sample, 1 = noise.
             conditioning: one row per sample.
             guidance_scale: what the network is told; scale 1 is an input like any other, not the absence of guidance.
+            detach_unconditional: without effect, there is no unconditional pass.
 
         Raises:
             ModelError: the network does not take a guidance scale, and it is not 1.

@@ -106,7 +106,7 @@ class DiffusionPipelineModel(ABC):
         self._parking = Parking.at(device, [part for part in self._modules() if part is not self.network])
 
     @classmethod
-    def _around(cls, pipeline: Any, config: Model) -> Self:
+    def _around(cls, pipeline: Any, config: Any) -> Self:  # Any: each family's own pipeline and settings
         """The model around a loaded pipeline, with whatever else the family's settings say."""
         return cls(pipeline, config.path)
 
@@ -121,7 +121,7 @@ class DiffusionPipelineModel(ABC):
         return loader.from_pretrained(source, revision=config.revision, dtype=dtypes, use_safetensors=True, **absent)
 
     @classmethod
-    def _left_out(cls, config: Model) -> dict[str, Any]:
+    def _left_out(cls, config: Any) -> dict[str, Any]:  # Any: each family's own settings
         """Arguments of `from_pretrained` that leave out what these settings do not need: components as None."""
         return {}
 
@@ -169,7 +169,7 @@ class DiffusionPipelineModel(ABC):
         if detach_unconditional:
             with torch.no_grad():
                 without = self._forward(network, x_t, t, unconditional).float()
-            return without + guidance_scale * (self._forward(network, x_t, t, conditioning).float() - without)
+            return self._guided(without, self._forward(network, x_t, t, conditioning).float(), guidance_scale)
         prompts = Conditioning.cat([unconditional, conditioning])
         both = self._forward(network, torch.cat([x_t, x_t]), torch.cat([t, t]), prompts).float()
         without, with_prompt = both.chunk(2)

@@ -78,6 +78,20 @@ def test_guidance_by_hand(family, model):
         assert_close(found[2.5], expected, **BATCHED)
 
 
+def test_a_detached_unconditional_branch_changes_gradients_only(family):
+    """The same output; where guidance is a second pass, its gradient is another one."""
+    model = family.build()
+    x, t, conditioning = probe(model)
+    found = {}
+    for detached in (False, True):
+        start = x.clone().requires_grad_(True)
+        output = model.predict(model.network, start, t, conditioning, 2.0, detach_unconditional=detached)
+        output.sum().backward()
+        found[detached] = (output.detach(), start.grad)
+    assert_close(found[True][0], found[False][0], **BATCHED)
+    assert bool((found[True][1] - found[False][1]).abs().max() > 1e-3) is family.guided_twice
+
+
 def test_guidance_between_equal_prompts_changes_nothing(family, model):
     if not family.guided_twice:
         return  # there is nothing to be equal with
