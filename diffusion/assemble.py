@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from align.config.needs import check_needs
 from align.engine.adapters import Policy
 from align.engine.algorithm import Algorithm
 from align.engine.hooks import Hooks
@@ -14,11 +15,12 @@ from align.errors import AlignError
 from align.rewards.scorer import Scorer
 from align.shaping.pipeline import SignalPipeline
 from diffusion.awm import Awm
-from diffusion.collect import Collector, collected
+from diffusion.collect import Collector
 from diffusion.config import (
     AwmConfig,
     DanceGrpoConfig,
     DdpoConfig,
+    DiffusionDpoConfig,
     DiffusionRun,
     FlowGrpoConfig,
     LoopConfig,
@@ -27,11 +29,14 @@ from diffusion.config import (
     ReinforceConfig,
     RwrConfig,
     SftBestConfig,
+    SftConfig,
 )
 from diffusion.dance_grpo import DanceGrpo
 from diffusion.ddpo import Ddpo
+from diffusion.diffusion_dpo import DiffusionDpo
 from diffusion.evaluate import Evaluator, evaluation_sampler
 from diffusion.flow_grpo import FlowGrpo
+from diffusion.inputs import providers_for
 from diffusion.loop import Loop
 from diffusion.models.base import DiffusionModel
 from diffusion.nft import Nft
@@ -40,7 +45,9 @@ from diffusion.prompts import PromptSet, read_prompts
 from diffusion.records import write_evaluation, write_strip
 from diffusion.reinforce import Reinforce
 from diffusion.rwr import Rwr
+from diffusion.sft import Sft
 from diffusion.sft_best import SftBest
+from diffusion.stored_pictures import StoredPictures, read_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +67,9 @@ ALGORITHMS = {
     RwrConfig: Rwr,
     SftBestConfig: SftBest,
 }
-"""Settings -> method."""
+"""Settings -> method that learns from rollouts."""
+OFFLINE_ALGORITHMS = {DiffusionDpoConfig: DiffusionDpo, SftConfig: Sft}
+"""Settings -> method that learns from stored pictures."""
 ACROSS_PROCESSES = (OnlineDpo, Rwr, SftBest)
 """Methods that compare or exchange the samples of all processes by themselves."""
 PICTURES = 24
@@ -76,19 +85,21 @@ class Inputs:
         heldout: to evaluate on, None where evaluation is off.
         scorer: the rewards that are trained on or logged.
         evaluation_scorer: these and the rewards that are only evaluated.
+        pictures: to learn from, None for a method that draws its own.
     """
 
     prompts: PromptSet
     heldout: PromptSet | None
     scorer: Scorer
     evaluation_scorer: Scorer
+    pictures: StoredPictures | None = None
 
 
 def read_inputs(config: DiffusionRun) -> Inputs:
-    """Read prompts and find rewards.
+    """Read prompts and stored pictures, and find rewards.
 
     Raises:
-        AlignError: a prompt file or a reward that cannot be used, or an estimator that needs what pictures do not have;
+        AlignError: a file or a reward that cannot be used, or an estimator that needs what pictures do not have;
             says where and what to do.
     """
     check_estimators(config)
@@ -101,7 +112,14 @@ def read_inputs(config: DiffusionRun) -> Inputs:
     if heldout is not None:
         evaluation_scorer.check({"prompts", "images", *heldout.columns})
         evaluation_scorer.check_rows({**heldout.columns, "prompts": heldout.prompts})
-    return Inputs(prompts=prompts, heldout=heldout, scorer=scorer, evaluation_scorer=evaluation_scorer)
+    data = getattr(config.algorithm, "data", None)
+    return Inputs(
+        prompts=prompts,
+        heldout=heldout,
+        scorer=scorer,
+        evaluation_scorer=evaluation_scorer,
+        pictures=None if data is None else read_pictures(data),
+    )
 
 
 def check_estimators(config: DiffusionRun) -> None:
@@ -110,10 +128,9 @@ def check_estimators(config: DiffusionRun) -> None:
     Raises:
         AlignError: names the estimator and the fields.
     """
-    try:
-        SignalPipeline(config.pipeline).check_collected(collected(config))
-    except ValueError as error:
-        raise AlignError(f"`pipeline`: {error}") from error
+    problems = tuple(check_needs(config.pipeline, providers_for(config)))
+    if problems:
+        raise AlignError("; ".join(f"`pipeline`: {problem.message}" for problem in problems), problems[0].way_out)
 
 
 def make_policy(config: DiffusionRun, model: DiffusionModel, *, keep_reference: bool = False) -> Policy:
@@ -177,6 +194,10 @@ def make_hooks(config: DiffusionRun, evaluator: Evaluator | None, run: Run) -> H
 
 def make_algorithm(config: DiffusionRun, model: DiffusionModel, inputs: Inputs, run: Run) -> Algorithm:
     """The method of a run."""
+    if inputs.pictures is not None:
+        offline = OFFLINE_ALGORITHMS[type(config.algorithm)]
+        parts = {"model": model, "policy": run.policy, "processes": run.processes, "timer": run.timer}
+        return offline(config, inputs.pictures, **parts)
     collector = Collector(
         config,
         model=model,
@@ -185,6 +206,7 @@ def make_algorithm(config: DiffusionRun, model: DiffusionModel, inputs: Inputs, 
         pipeline=SignalPipeline(config.pipeline),
         processes=run.processes,
         timer=run.timer,
+        reference=run.policy.reference,
     )
     method = ALGORITHMS[type(config.algorithm)]
     more = {"processes": run.processes} if method in ACROSS_PROCESSES else {}

@@ -29,6 +29,7 @@ from diffusion.config import (
     SftBestConfig,
     SftConfig,
 )
+from diffusion.inputs import providers_for
 from diffusion.models.locate import locate
 from diffusion.needs import is_offline
 from diffusion.prompts import PromptSet, read_prompts
@@ -57,7 +58,7 @@ def contradictions(config: DiffusionRun, processes: int = 1) -> Iterator[Problem
         _check_model(config),
         _check_prompts(config),
         check_rewards(config),
-        check_pipeline(config.rewards, config.pipeline),
+        check_pipeline(config.rewards, config.pipeline, provided=providers_for(config)),
         iter(()) if is_offline(config) else shared.check_groups(config.pipeline, config.rollout.group_size),
         check_updates(config, processes),
         shared.check_optimizer(config.optimizer, config.training),

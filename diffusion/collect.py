@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,9 +19,11 @@ from torch import Tensor, nn
 
 from align.rewards.scorer import AllUnscored
 from align.types import RewardTable, Samples, Signal
+from diffusion.baselines import Baselines, Drawing
 from diffusion.branches import noise_keys
-from diffusion.config import ChainConfig, DiffusionRun
+from diffusion.config import DiffusionRun
 from diffusion.data import StepRows, process_rows, step_rows
+from diffusion.inputs import StepContext, builders_for, providers_for
 from diffusion.models.base import Conditioning, DiffusionModel
 from diffusion.prompts import PromptSet
 from diffusion.rollout import Drawn, Recording, SamplerSettings, roll_out
@@ -128,17 +131,6 @@ def scored_in_background(
     return batches, joined_tables(tables)
 
 
-COLLECTED = ("prompt_ids", "step")
-"""Inputs of estimators that a step brings, beside rewards and groups."""
-COLLECTED_ON_A_CHAIN = (*COLLECTED, "mask", "step_key", "logprobs")
-"""The same where a method learns from the steps of the way."""
-
-
-def collected(config: DiffusionRun) -> tuple[str, ...]:
-    """Inputs of estimators that the steps of this run bring."""
-    return COLLECTED_ON_A_CHAIN if isinstance(config.algorithm, ChainConfig) else COLLECTED
-
-
 class Collector:
     """Steps of samples for an on-line method.
 
@@ -150,6 +142,7 @@ class Collector:
         pipeline: rewards -> signal; its state is part of the algorithm's state.
         processes: who else collects.
         timer: `timer(stage)` is a context manager.
+        reference: inside it the network is the policy from before training, for estimators that compare with it.
     """
 
     def __init__(
@@ -162,8 +155,9 @@ class Collector:
         pipeline: SignalPipeline,
         processes: Processes,
         timer: Callable,
+        reference: Callable[[], AbstractContextManager[nn.Module]] | None = None,
     ) -> None:
-        pipeline.check_collected(collected(config))
+        builders_for(pipeline.needs(), providers_for(config))  # what nobody can bring is an error now
         self.config = config
         self.pipeline = pipeline
         self._model, self._prompts, self._scorer = model, prompts, scorer
@@ -175,6 +169,15 @@ class Collector:
             guidance_scale=rollout.guidance_scale,
             resolution=rollout.resolution,
             batch_size=rollout.batch_size,
+        )
+        self._baselines = Baselines(
+            model=model,
+            scorer=scorer,
+            settings=self._settings,
+            processes=processes,
+            timer=timer,
+            seed=config.seed,
+            reference=reference,
         )
 
     def __call__(self, step: int, network: nn.Module, recording: Recording | None = None) -> DiffusionBatch:
@@ -220,8 +223,17 @@ class Collector:
             recording=recording,
         )
         found, own = in_order(*scored_in_background(drawn, score, self._timer))
+        drawing = Drawing(
+            step=step,
+            samples=samples,
+            conditioning=conditioning,
+            prompt_rows=prompt_rows,
+            network=network,
+            keys=None if keys is None else keys[index],
+            recording=recording,
+        )
+        inputs = self._inputs(everything, drawing, keys, found.trajectory)
         with self._timer("advantage"):
-            inputs = self._inputs(step, everything, index, keys, found.trajectory)
             signal = self._signal(own, index, group_ids, **inputs)
         return DiffusionBatch(
             samples=replace(samples, images=found.images),
@@ -249,26 +261,23 @@ class Collector:
         )
 
     def _inputs(
-        self,
-        step: int,
-        rows: StepRows,
-        index: Int[Tensor, "n"],
-        keys: Int[Tensor, "all t1"] | None,
-        trajectory: Trajectory | None,
+        self, rows: StepRows, drawing: Drawing, keys: Int[Tensor, "all t1"] | None, trajectory: Trajectory | None
     ) -> dict[str, Any]:
-        """What estimators may read beside rewards and groups, for all rows of the step in global order; a collective.
+        """What the estimators read beside rewards and groups, for all rows of the step in global order; a collective.
 
-        Any: fields of `AdvantageInputs`, each with its own type; `collected` names them.
+        Any: fields of `AdvantageInputs`, each with its own type.
         """
-        inputs: dict[str, Any] = {"prompt_ids": rows.prompt_index, "step": step}
-        if trajectory is None:
-            return inputs
-        number = torch.arange(len(rows.prompt_index))
-        columns = [number if keys is None else keys[:, j + 1] for j in trajectory.trained]
-        inputs["step_key"] = torch.stack(columns, dim=1)
-        inputs["mask"] = torch.ones_like(inputs["step_key"], dtype=torch.bool)
-        inputs["logprobs"] = self._of_all_rows(trajectory.log_probs.cpu(), index)
-        return inputs
+        context = StepContext(
+            step=drawing.step,
+            prompt_index=rows.prompt_index,
+            group_ids=rows.group_ids,
+            rescored=lambda wanted: self._baselines(wanted, drawing),
+            of_all_rows=lambda values: self._of_all_rows(values, drawing.samples.index),
+            trajectory=trajectory,
+            keys=keys,
+        )
+        builders = builders_for(self.pipeline.needs(), providers_for(self.config))
+        return {name: build(context) for name, build in builders.items()}
 
     def _signal(
         self, own: RewardTable, index: Int[Tensor, "n"], group_ids: Int[Tensor, "all"], **inputs: Any

@@ -31,10 +31,10 @@ from diffusion.config import DiffusionRun
 from diffusion.evaluate import evaluation_sampler
 from diffusion.export.command import export
 from diffusion.generate import draw
+from diffusion.inputs import keeps_reference
 from diffusion.models import load_model
 from diffusion.models.lora import is_lora_folder, load_lora
 from diffusion.models.prompt_length import check_prompt_lengths
-from diffusion.needs import reads_reference
 from diffusion.plan import plan
 from diffusion.prompts import PromptSet, read_prompts
 from diffusion.records import write_evaluation
@@ -74,7 +74,7 @@ def train(config: DiffusionRun, *, name: str = "run", resume: Path | None = None
         folder = _open_folder(config, name, resume, processes)
         try:
             model = load_model(config.model, accelerator.device)
-            policy = make_policy(config, model, keep_reference=reads_reference(config.algorithm))
+            policy = make_policy(config, model, keep_reference=keeps_reference(config))
             run = Run(accelerator, folder, policy, RunSettings.of(config))
             _check_resumable(folder, policy)
             _write_head(config, folder, command, processes)

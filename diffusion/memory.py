@@ -23,9 +23,10 @@ from diffusion.arithmetic import (
     micro_batch_rows,
 )
 from diffusion.config import DiffusionRun
+from diffusion.inputs import keeps_reference
 from diffusion.models.locate import t5_tokens
 from diffusion.models.targets import SD3
-from diffusion.needs import lagged_copies, network_rows, reads_reference
+from diffusion.needs import lagged_copies, network_rows
 
 KEPT_PER_LAYER = 34  # bytes per token and channel, 16-bit
 KEPT_AT_CHECKPOINT = 2
@@ -105,7 +106,7 @@ def guess_memory(config: DiffusionRun, folder: Path, processes: int = 1) -> Memo
         trained=trained,
         weights=base + BYTES[config.model.dtype] * frozen + 4 * decoder,
         optimizer=ADAM_AND_GRADIENT * trained,
-        copies=4 * (_copies(config) * trained + (network if lora is None and reads_reference(config.algorithm) else 0)),
+        copies=4 * (_copies(config) * trained + (network if lora is None and keeps_reference(config) else 0)),
         activations=_activations(config, micro_batch_rows(config, processes), tokens, settings),
     )
 

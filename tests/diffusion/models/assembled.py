@@ -96,6 +96,7 @@ def assemble(config: DiffusionRun = RUN, **algorithm: object) -> Assembled:
         pipeline=SignalPipeline(config.pipeline),
         processes=Processes(),
         timer=timer,
+        reference=policy.reference,
     )
     method = ALGORITHMS[type(config.algorithm)]
     more = {"processes": Processes()} if method in ACROSS_PROCESSES else {}
