@@ -44,6 +44,16 @@ def trained_count(settings: Any, steps: int) -> int:
 
 
 @singledispatch
+def latest_trained(settings: Any, steps: int) -> int:
+    """The last of n steps that is ever trained (`Any`: the members of `Steps`).
+
+    Raises:
+        ValueError: none is, or a window that does not fit.
+    """
+    return window_places(settings, steps)[-1] + settings.size - 1
+
+
+@singledispatch
 def step_plan(settings: Any, steps: int, seed: int, step: int) -> StepPlan:
     """The plan of a training step.
 
@@ -64,6 +74,11 @@ def _(settings: AllSteps, steps: int) -> int:
     return _some(fraction_of(steps, settings.share), f"a share of {settings.share:g} of {steps} steps")
 
 
+@latest_trained.register
+def _(settings: AllSteps, steps: int) -> int:
+    return trained_count(settings, steps) - 1
+
+
 @step_plan.register
 def _(settings: AllSteps, steps: int, seed: int, step: int) -> StepPlan:
     return StepPlan(noisy=(True,) * steps, trained=tuple(range(trained_count(settings, steps))))
@@ -73,6 +88,11 @@ def _(settings: AllSteps, steps: int, seed: int, step: int) -> StepPlan:
 def _(settings: RandomSteps, steps: int) -> int:
     what = f"a share of {settings.share:g} of {steps - 1} steps (the last one is not noisy)"
     return _some(fraction_of(steps - 1, settings.share), what)
+
+
+@latest_trained.register
+def _(settings: RandomSteps, steps: int) -> int:
+    return steps - 2 if trained_count(settings, steps) else -1
 
 
 @step_plan.register

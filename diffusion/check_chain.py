@@ -101,7 +101,9 @@ def _noise(config: DiffusionRun, algorithm: ChainConfig) -> Iterator[Problem]:
     if level > 0 and _has_density(type(sampler)):
         return
     names = [kind.kind for kind in FITTING[isinstance(config.model, DIFFUSION_PATH)] if _has_density(kind)]
-    why = "its steps have no log-probability" if level > 0 else f"`{key}` is 0, so its steps are deterministic"
+    why = f"`{key}` is 0, so its steps are deterministic"
+    if not _has_density(type(sampler)):
+        key, why = "rollout.sampler.kind", "its steps have no log-probability"
     yield Problem(
         keys=("algorithm.kind", key),
         message=(

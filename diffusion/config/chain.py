@@ -21,7 +21,7 @@ class AllSteps:
     kind: Literal["all"] = "all"
     """Selects this choice of steps."""
     share: Share = 0.99
-    """The first int(n * share) of n steps are trained; 0.99 leaves out the last, whose noise is tiny, 1 is all."""
+    """The first int(n * share) of n steps are trained; 0.99 leaves out the last and its tiny noise (DDPO: 1)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +105,6 @@ class ReinforceConfig(ChainConfig):
 
     kind: Literal["reinforce"] = "reinforce"
     """Selects this method."""
-    steps: Steps = field(default_factory=lambda: AllSteps(share=1.0))
-    """Which steps of the rollout are noisy, and which are trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +113,6 @@ class DdpoConfig(ChainConfig):
 
     kind: Literal["ddpo"] = "ddpo"
     """Selects this method."""
-    steps: Steps = field(default_factory=lambda: AllSteps(share=1.0))
-    """Which steps of the rollout are noisy, and which are trained."""
     clip_range: PositiveFloat = 1e-4
     """Clip of the ratio of each step."""
 
@@ -127,8 +123,6 @@ class LoopConfig(ChainConfig):
 
     kind: Literal["loop"] = "loop"
     """Selects this method."""
-    steps: Steps = field(default_factory=lambda: AllSteps(share=1.0))
-    """Which steps of the rollout are noisy, and which are trained."""
     objective: Literal["ppo_min", "clip_only"] = "ppo_min"
     """`ppo_min`: min(rho A, clip(rho) A). `clip_only`: clip(rho) A, which never pulls a strayed ratio back."""
     clip_range: PositiveFloat = 1e-4

@@ -7,6 +7,7 @@ The report page takes its sentences from here and docs/metrics.md is printed fro
 
 from __future__ import annotations
 
+from align.report.metrics.chain import CHAIN
 from align.report.metrics.metric import Metric
 from align.report.metrics.others import HELDOUT, TIME
 from align.report.metrics.rewards import REWARD, SIGNAL
@@ -16,6 +17,7 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
     "Reward": REWARD,
     "Advantages": SIGNAL,
     "Update": UPDATE,
+    "Update, methods on a denoising chain": CHAIN,
     "Held-out evaluation": HELDOUT,
     "Time": TIME,
 }

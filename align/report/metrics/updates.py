@@ -38,7 +38,10 @@ UPDATE = (
     Metric(
         name="kl",
         title="Distance to the base model",
-        formula="mean (v - v_base)^2 at the same noised picture, before its weight (velocity space, not nats)",
+        formula=(
+            "mean (v - v_base)^2 at the same noised picture, before its weight (velocity space, not nats); "
+            "`flow_grpo`: between the transitions, as `algorithm.kl_norm` says"
+        ),
         meaning="How far the policy has moved from where it began.",
         healthy="Starts at 0 and grows ever more slowly.",
         remedy="Growing faster and faster while held-out rewards stall: reward hacking. Raise `algorithm.kl_beta`.",
