@@ -7,6 +7,7 @@ from itertools import chain
 
 from align.config import checks as shared
 from align.config.errors import Problem
+from align.errors import AlignError
 from diffusion.arithmetic import samples_per_step
 from diffusion.check_chain import DIFFUSION_PATH
 from diffusion.config import (
@@ -21,6 +22,7 @@ from diffusion.config import (
     SftConfig,
 )
 from diffusion.needs import is_offline, row_name, rows_per_step
+from diffusion.stored_pictures import read_pictures
 
 ROWS = {
     OnlineDpoConfig: "rollout.prompts_per_step",
@@ -33,7 +35,8 @@ ROWS = {
 
 def check_forward(config: DiffusionRun) -> Iterator[Problem]:
     """Every rule."""
-    return chain(_check_elbo(config), _check_guidance(config), _check_clip(config), _check_comparison(config))
+    rules = (_check_elbo, _check_guidance, _check_clip, _check_comparison, _check_data)
+    return chain.from_iterable(rule(config) for rule in rules)
 
 
 def check_rewards(config: DiffusionRun) -> Iterator[Problem]:
@@ -116,4 +119,23 @@ def _check_comparison(config: DiffusionRun) -> Iterator[Problem]:
             keys=("rollout.group_size", "algorithm.kind"),
             message=f"`{algorithm.kind}` compares the pictures of a prompt, but there is one of each.",
             way_out="Set `rollout.group_size` to 2 or more.",
+        )
+
+
+def _check_data(config: DiffusionRun) -> Iterator[Problem]:
+    """Stored pictures that cannot be used, or fewer than a step takes."""
+    data = getattr(config.algorithm, "data", None)
+    if data is None:
+        return
+    try:
+        pictures = read_pictures(data)
+    except AlignError as error:
+        yield Problem(keys=("algorithm.data",), message=f"`algorithm.data`: {error.message}", way_out=error.way_out)
+        return
+    key, wanted = ROWS[type(config.algorithm)], rows_per_step(config)
+    if len(pictures) < wanted:
+        yield Problem(
+            keys=(key, "algorithm.data.path"),
+            message=f"a step takes {wanted} different {row_name(config)}, but {data.path} has {len(pictures)}.",
+            way_out=f"Set `{key}` to at most {len(pictures)}, or add rows.",
         )

@@ -20,10 +20,12 @@ from diffusion.arithmetic import (
     strips_of,
     training_passes,
 )
+from diffusion.check_forward import ROWS
 from diffusion.config import DiffusionRun
 from diffusion.memory import Memory, guess_memory
-from diffusion.needs import network_rows
+from diffusion.needs import is_offline, network_rows, row_name, rows_per_step
 from diffusion.prompts import read_prompts
+from diffusion.stored_pictures import StoredPictures, read_pictures
 from diffusion.tiny import model_path
 
 
@@ -54,10 +56,10 @@ def plan(config: DiffusionRun, processes: int = 1) -> Plan:
     return Plan(
         title=f"{config.algorithm.kind} on {config.model.path}, {config.training.steps} steps",
         sections=(
-            Section(title="What is trained", rows=_what(config)),
+            Section(title="What is trained", rows=(*_what(config), *_data_or_rollout(config))),
             Section(title="Each step", rows=_step(config, processes, len(files.train))),
-            Section(title="Network evaluations for one picture", rows=_passes(config)),
-            Section(title="The whole run", rows=_run(config, files)),
+            Section(title=f"Network evaluations for one {_unit(config)[:-1]}", rows=_passes(config)),
+            Section(title="The whole run", rows=(*_run(config, files), *_evaluation(config, files), _saved(config))),
             Section(title="Memory of one process (a guess)", rows=_memory(config, processes)),
         ),
         recipe=config.recipe,
@@ -71,9 +73,7 @@ def _differences(config: DiffusionRun) -> tuple[Difference, ...]:
 
 def _what(config: DiffusionRun) -> tuple[Row, ...]:
     lora = config.model.lora
-    base = config.pipeline.base
     trained = "all weights" if lora is None else f"LoRA rank {lora.rank}, alpha {lora.alpha:g}"
-    clip = "no clip" if config.pipeline.clip is None else f"clipped to +-{config.pipeline.clip:g}"
     rewards = [
         Row(
             label=f"reward {reward_name(reward)}",
@@ -85,48 +85,93 @@ def _what(config: DiffusionRun) -> tuple[Row, ...]:
     return (
         Row(label="model", value=config.model.path, note=f"{trained}; frozen parts in {config.model.dtype}"),
         *rewards,
+    )
+
+
+def _unit(config: DiffusionRun) -> str:
+    """What one evaluation count is for: a row of stored data, or a picture of the rollout."""
+    return row_name(config) if is_offline(config) else "pictures"
+
+
+def _data_or_rollout(config: DiffusionRun) -> tuple[Row, ...]:
+    """Where the pictures that are learnt from come from."""
+    data, base = getattr(config.algorithm, "data", None), config.pipeline.base
+    if data is not None:
+        found = _stored(config)
+        left_out = {} if found is None else found.left_out
+        reasons = [f"{count:,} left out: {reason}" for reason, count in left_out.items()]
+        return (Row(label=_unit(config), value=data.path, note=", ".join([f"{_usable(config):,} rows", *reasons])),)
+    clip = "no clip" if config.pipeline.clip is None else f"clipped to +-{config.pipeline.clip:g}"
+    return (
         Row(label="advantages", value=base.kind, note=clip),
         Row(label="sampler", value=config.rollout.sampler.kind, note=f"{config.rollout.num_inference_steps} steps"),
     )
 
 
+def _stored(config: DiffusionRun) -> StoredPictures | None:
+    """The stored rows; None where there are none, or the file cannot be read, which the checks have told by now."""
+    data = getattr(config.algorithm, "data", None)
+    try:
+        return None if data is None else read_pictures(data)
+    except AlignError:
+        return None
+
+
+def _usable(config: DiffusionRun) -> int:
+    found = _stored(config)
+    return 0 if found is None else len(found)
+
+
 def _step(config: DiffusionRun, processes: int, prompts: int) -> tuple[Row, ...]:
-    rollout, training = config.rollout, config.training
-    samples = samples_per_step(rollout)
+    training, name = config.training, row_name(config)
     updates = training.updates_per_rollout
     fewest, most = rows_per_update(config, processes)
     micro = micro_batch_rows(config, processes)
+    each = rows_per_step(config) // updates
+    drawn = () if is_offline(config) else _drawn(config, processes, prompts)
+    on_policy = ": strictly on-policy" if updates == 1 and drawn else ""
     return (
-        Row(label="prompts", value=f"{rollout.prompts_per_step:,}", note=f"of {_count(prompts, config.prompts.train)}"),
-        Row(label="pictures", value=f"{samples:,}", note=f"{rollout.prompts_per_step} prompts x {rollout.group_size}"),
+        *drawn,
         Row(label="processes", value=f"{processes}", note=_share(config, processes, fewest, most)),
-        Row(
-            label="rollout batches",
-            value=f"{batches(most * updates, rollout.batch_size)}",
-            note=f"of at most {min(rollout.batch_size, most * updates)} pictures, on each process",
-        ),
-        Row(
-            label="optimiser updates",
-            value=f"{updates}",
-            note=f"of {samples // updates} pictures" + (": strictly on-policy" if updates == 1 else ""),
-        ),
+        Row(label="optimiser updates", value=f"{updates}", note=f"of {each} {name}{on_policy}"),
         Row(
             label="micro-batches",
             value=f"{batches(most, training.micro_batch_size)}",
-            note=f"in each update, of at most {micro} pictures, on each process",
+            note=f"in each update, of at most {micro} {name}, on each process",
+        ),
+    )
+
+
+def _drawn(config: DiffusionRun, processes: int, prompts: int) -> tuple[Row, ...]:
+    """The rollout of a step."""
+    rollout = config.rollout
+    samples = samples_per_step(rollout)
+    updates = config.training.updates_per_rollout
+    most = updates * batches(samples // updates, processes)
+    return (
+        Row(label="prompts", value=f"{rollout.prompts_per_step:,}", note=f"of {_count(prompts, config.prompts.train)}"),
+        Row(label="pictures", value=f"{samples:,}", note=f"{rollout.prompts_per_step} prompts x {rollout.group_size}"),
+        Row(
+            label="rollout batches",
+            value=f"{batches(most, rollout.batch_size)}",
+            note=f"of at most {min(rollout.batch_size, most)} pictures, on each process",
         ),
     )
 
 
 def _share(config: DiffusionRun, processes: int, fewest: int, most: int) -> str:
-    """How the pictures divide over the processes; where they do not, the nearest numbers that do."""
-    updates, group = config.training.updates_per_rollout, config.rollout.group_size
+    """How the rows divide over the processes; where they do not, the nearest numbers that do."""
+    updates, name = config.training.updates_per_rollout, row_name(config)
     if fewest == most:
-        return f"{most * updates} pictures each"
-    even = nearest_even_prompts(config.rollout.prompts_per_step, group, processes * updates)
+        return f"{most * updates} {name} each"
+    key = ROWS.get(type(config.algorithm))
+    if key is None:
+        even = nearest_even_prompts(config.rollout.prompts_per_step, config.rollout.group_size, processes * updates)
+    else:
+        even = nearest_even_prompts(rows_per_step(config), 1, processes * updates)
     return (
-        f"{fewest * updates} to {most * updates} pictures each: the smaller ones wait; "
-        f"even with rollout.prompts_per_step = {' or '.join(str(value) for value in even)}"
+        f"{fewest * updates} to {most * updates} {name} each: the smaller ones wait; "
+        f"even with {key or 'rollout.prompts_per_step'} = {' or '.join(str(value) for value in even)}"
     )
 
 
@@ -139,12 +184,10 @@ def nearest_even_prompts(prompts: int, group_size: int, parts: int) -> list[int]
 
 def _passes(config: DiffusionRun) -> tuple[Row, ...]:
     rollout = counted_rollout(config)
-    parts = (
-        rollout_passes(rollout),
-        *training_passes(config.algorithm, rollout, config.training),
-    )
+    training = training_passes(config.algorithm, rollout, config.training)
+    parts = training if is_offline(config) else (rollout_passes(rollout), *training)
     each = sum((part.count for part in parts), Fraction())
-    samples = samples_per_step(config.rollout)
+    samples = rows_per_step(config) if is_offline(config) else samples_per_step(config.rollout)
     return (
         *(Row(label=part.label, value=_number(part.count), note=part.note) for part in parts),
         Row(label="together", value=_number(each), note=f"{_number(each * samples)} a step"),
@@ -152,14 +195,17 @@ def _passes(config: DiffusionRun) -> tuple[Row, ...]:
 
 
 def _run(config: DiffusionRun, files: _Prompts) -> tuple[Row, ...]:
-    steps, samples = config.training.steps, samples_per_step(config.rollout)
-    drawn = steps * config.rollout.prompts_per_step
+    steps = config.training.steps
+    updates = Row(label="optimiser updates", value=f"{steps * config.training.updates_per_rollout:,}")
+    if is_offline(config):
+        rows, name = rows_per_step(config), row_name(config)
+        note = f"{steps} steps x {rows}, {_epochs(steps * rows, _usable(config), name)}"
+        return (Row(label=f"{name} to train on", value=f"{steps * rows:,}", note=note), updates)
+    samples, drawn = samples_per_step(config.rollout), steps * config.rollout.prompts_per_step
     return (
         Row(label="pictures to train on", value=f"{steps * samples:,}", note=f"{steps} steps x {samples}"),
-        Row(label="optimiser updates", value=f"{steps * config.training.updates_per_rollout:,}"),
+        updates,
         Row(label="prompts used", value=f"{drawn:,}", note=_epochs(drawn, len(files.train))),
-        *_evaluation(config, files),
-        Row(label="checkpoints", value=f"{batches(steps, config.checkpoint.every)}", note=_checkpoints(config)),
     )
 
 
@@ -188,9 +234,10 @@ def _overlap(files: _Prompts) -> tuple[Row, ...]:
     return (Row(label="not held out", value=f"{shared:,}", note=note),) if shared else ()
 
 
-def _checkpoints(config: DiffusionRun) -> str:
-    kept = config.checkpoint
-    return f"the last {kept.keep_last} and the best {kept.keep_best} by {kept.best_metric} stay"
+def _saved(config: DiffusionRun) -> Row:
+    kept, count = config.checkpoint, batches(config.training.steps, config.checkpoint.every)
+    note = f"the last {kept.keep_last} and the best {kept.keep_best} by {kept.best_metric} stay"
+    return Row(label="checkpoints", value=f"{count}", note=note)
 
 
 def _memory(config: DiffusionRun, processes: int) -> tuple[Row, ...]:
@@ -206,7 +253,7 @@ def _memory_rows(memory: Memory, rows: int) -> tuple[Row, ...]:
     return (
         Row(label="network", value=f"{memory.network / 1e6:,.1f} M", note="parameters"),
         Row(label="trained", value=f"{memory.trained / 1e6:,.2f} M", note=f"parameters, {share:.1%} of the network's"),
-        Row(label="weights", value=_bytes(memory.weights), note="network, text encoders, autoencoder, adapters"),
+        Row(label="weights", value=_bytes(memory.weights), note=_waiting(memory)),
         Row(label="optimiser", value=_bytes(memory.optimizer), note="gradients and AdamW's two moments, float32"),
         Row(label="copies", value=_bytes(memory.copies), note="moving average, lagged policy, base model"),
         Row(label="activations", value=_bytes(memory.activations), note=f"about, for {rows} noised pictures at once"),
@@ -214,12 +261,17 @@ def _memory_rows(memory: Memory, rows: int) -> tuple[Row, ...]:
     )
 
 
+def _waiting(memory: Memory) -> str:
+    parts = "network, text encoders, autoencoder, adapters"
+    return f"{parts}; {_bytes(memory.idle)} of it off an accelerator while it trains" if memory.idle else parts
+
+
 def _count(prompts: int, source: str) -> str:
     return f"{prompts:,} in {source}"
 
 
-def _epochs(drawn: int, prompts: int) -> str:
-    return f"{drawn / prompts:.2g} times through the {prompts:,} prompts" if prompts else ""
+def _epochs(drawn: int, rows: int, name: str = "prompts") -> str:
+    return f"{drawn / rows:.2g} times through the {rows:,} {name}" if rows else ""
 
 
 def _number(value: Fraction) -> str:
