@@ -8,6 +8,7 @@ The report page takes its sentences from here and docs/metrics.md is printed fro
 from __future__ import annotations
 
 from align.report.metrics.chain import CHAIN
+from align.report.metrics.forward import FORWARD
 from align.report.metrics.metric import Metric
 from align.report.metrics.others import HELDOUT, TIME
 from align.report.metrics.rewards import REWARD, SIGNAL
@@ -18,6 +19,7 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
     "Advantages": SIGNAL,
     "Update": UPDATE,
     "Update, methods on a denoising chain": CHAIN,
+    "Update, methods on final pictures": FORWARD,
     "Held-out evaluation": HELDOUT,
     "Time": TIME,
 }

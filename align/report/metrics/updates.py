@@ -19,7 +19,7 @@ UPDATE = (
     Metric(
         name="policy_loss",
         title="Policy term",
-        formula="mean of max(-A * ratio, -A * clip(ratio, 1 - clip, 1 + clip))",
+        formula="mean of max(-A * ratio, -A * clip(ratio, 1 - clip, 1 + clip)), or the method's own term without its pulls",
         meaning="The part of the loss that carries the reward.",
         healthy="Near 0 with one update per rollout.",
         remedy="Large values come from large ratios: see `ratio_deviation`.",
@@ -27,8 +27,8 @@ UPDATE = (
     Metric(
         name="matching_error",
         title="Matching error",
-        formula="mean over samples, times and latent elements of (v - (noise - x0))^2",
-        meaning="How well the network still predicts the velocity of its own pictures (AWM).",
+        formula="mean over samples, times and latent elements of (output - target)^2; for flow models noise - x0",
+        meaning="How well the network still predicts its own pictures, noised again; stored ones for off-line methods.",
         healthy="Stays within some tens of percent of its first value.",
         remedy=(
             "Climbing steadily: the policy leaves the data; raise `kl_beta` or `lagged.kl_beta`, lower the "
@@ -57,10 +57,10 @@ UPDATE = (
     Metric(
         name="lagged_decay",
         title="Share that the lagged policy keeps",
-        formula="min(lagged.max_decay, lagged.decay_per_step * step)",
+        formula="of the schedule: a constant, or min(max_decay, per_step * max(step - start, 0))",
         meaning="How slowly the lagged policy follows: 0 is at once.",
-        healthy="Rises to `lagged.max_decay`.",
-        remedy="Change `algorithm.lagged`.",
+        healthy="Rises to `max_decay`, or is constant.",
+        remedy="Change `algorithm.lagged` (DiffusionNFT) or `algorithm.lagged.schedule` (AWM).",
     ),
     Metric(
         name="ratio_deviation",
