@@ -18,7 +18,7 @@ from typing import Any
 
 from align.config.shared import RewardConfig
 from align.errors import AlignError, did_you_mean
-from align.rewards.find import RewardError, find_function, told
+from align.rewards.find import BUILT_IN, RewardError, find_function, told
 
 SAMPLES = ("prompts", "images", "completions")  # what every reward may ask for, beside data-set columns
 OBJECTS: weakref.WeakValueDictionary[tuple[type, str], Any] = weakref.WeakValueDictionary()
@@ -202,7 +202,7 @@ def _check_options(label: str, function: Callable[..., Any], options: Mapping[st
             raise RewardError(
                 f"reward `{label}`: `{name}` is filled with the samples and cannot be an option.", "Remove it."
             )
-        if name not in known and not _takes_any(parameters):
+        if name not in known and (label in BUILT_IN or not _takes_any(parameters)):  # built-in: `**columns` is columns
             raise RewardError(
                 f"reward `{label}` has no option `{name}`.{did_you_mean(name, known)} "
                 f"It has: {', '.join(sorted(known)) or 'none'}.",

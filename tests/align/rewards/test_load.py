@@ -212,6 +212,10 @@ class TestNotFound:
         with pytest.raises(RewardError, match=message):
             load(folder, f"my_rewards.py:{function}", options=options)
 
+    def test_a_built_in_that_takes_columns_takes_no_unknown_option(self):
+        with pytest.raises(RewardError, match=r"no option `qualty`. Did you mean `quality`"):
+            load_reward(RewardConfig(function="jpeg_size", options={"qualty": 80}))
+
     def test_a_class_that_cannot_be_made(self, folder):
         (folder / "heavy.py").write_text("class M:\n    def __init__(self):\n        raise OSError('no weights')\n")
         with pytest.raises(RewardError, match=r"`heavy.py:M` cannot be made: OSError: no weights"):
