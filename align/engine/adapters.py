@@ -12,7 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -92,7 +92,7 @@ class Policy:
 
     def prepare(self, accelerator: Accelerator) -> None:
         """Move to the device, put the forward pass under autocast, wrap for several processes or spread over them."""
-        spreading = accelerator.num_processes > 1 and fsdp.asked_for()
+        spreading = fsdp.applies(accelerator)
         with warnings.catch_warnings():
             # Newer torch renames what `start_accelerator` sets; Accelerate does not know the new name yet.
             warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
@@ -101,7 +101,7 @@ class Policy:
             places = {id(weight): (layer, name) for layer, name, weight in fsdp.places(self.module)}
             found = {name: places[id(weight)] for name, weight in self._weights.items()}
             self._sharded = fsdp.Sharded(self.module, accelerator)
-            self._weights = {name: layer._parameters[own] for name, (layer, own) in found.items()}
+            self._weights = {name: cast("nn.Parameter", getattr(layer, own)) for name, (layer, own) in found.items()}
         if self._original is not None:
             self._original = {
                 name: spread(tensor.to(accelerator.device), self._weights[name])

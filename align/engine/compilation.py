@@ -19,6 +19,8 @@ from torch.utils._pytree import tree_map_only
 from align.engine.blocks import COMPILED_BY, find_blocks
 from align.errors import AlignError
 
+_VARIANTS = 64
+
 
 def compile_blocks(module: nn.Module, *, backend: str = "inductor") -> int:
     """Compile the forward pass of each repeated block in place; names of weights stay. Returns how many there are.
@@ -37,18 +39,21 @@ def compile_blocks(module: nn.Module, *, backend: str = "inductor") -> int:
             "Set training.compile=false.",
         )
     _check_compiler(next(module.parameters()).device, backend)
+    _allow_variants()
     for block in blocks:
         # Not `block.compile()`: that would compile the hooks of FSDP2, which gather the block's weights, with it.
-        block.forward = _one_code(torch.compile(block.forward, backend=backend))
+        block.forward = _one_code(block.forward, torch.compile(block.forward, backend=backend))
     return len(blocks)
 
 
-def _one_code(compiled: Callable[..., Any]) -> Callable[..., Any]:  # Any: blocks have signatures of their own
+def _one_code(plain: Callable[..., Any], compiled: Callable[..., Any]) -> Callable[..., Any]:  # Any: their signatures
     """Call compiled code so that it never sees whether gradients are wanted."""
 
-    @functools.wraps(compiled)
+    @functools.wraps(plain)
     def forward(*args: Any, **kwargs: Any) -> Any:
         wanted = torch.is_grad_enabled()
+        if not wanted and any(hasattr(value, "get_seq_length") for value in (*args, *kwargs.values())):
+            return plain(*args, **kwargs)  # generation: a cache of keys and values, which must not record anything
         with torch.enable_grad():
             args, kwargs = tree_map_only(Tensor, _with_gradient, (args, kwargs))
             out = compiled(*args, **kwargs)
@@ -62,6 +67,17 @@ def _with_gradient(value: Tensor) -> Tensor:
     if value.requires_grad or not value.is_floating_point():
         return value
     return value.detach().requires_grad_()
+
+
+def _allow_variants() -> None:
+    """All blocks of a class share one budget of compiled variants; beyond it torch goes on uncompiled, in silence.
+
+    Kinds of blocks (first, last, with more attention) times adapters on and off times fixed and varying shapes are more
+    than the usual 8.
+    """
+    config = torch._dynamo.config
+    name = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # the older name
+    setattr(config, name, max(getattr(config, name), _VARIANTS))
 
 
 def _check_compiler(device: torch.device, backend: str) -> None:
@@ -79,11 +95,14 @@ def _check_compiler(device: torch.device, backend: str) -> None:
     except Exception as error:  # whatever the compiler's tool chain raises
         raise AlignError(
             f"training.compile is on, but torch.compile does not work on this machine ({device.type}): "
-            f"{type(error).__name__}: {_first_line(error)}",
+            f"{_reason(error)}",
             "Set training.compile=false, or install what it needs: a C++ compiler (g++) for the processor, "
             "Triton and a C compiler for a GPU.",
         ) from error
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+def _reason(error: Exception) -> str:
+    """The tool chain's own error, out of the one that the compiler puts around it, in one line."""
+    inner = getattr(error, "inner_exception", None) or error
+    line = next((line.strip() for line in str(inner).splitlines() if line.strip()), "no message")
+    return f"{type(inner).__name__}: {line}"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from align.engine.blocks import SHARDED_BY, find_blocks
 from align.engine.sharding import whole
@@ -45,6 +46,11 @@ def asked_for() -> bool:
             "Set `fsdp_version: 2` under `fsdp_config`, or use configs/accelerate/fsdp2.yaml.",
         )
     return True
+
+
+def applies(accelerator: Accelerator) -> bool:
+    """Whether networks are to be spread; a single process does without, unless Accelerate has set itself up for it."""
+    return asked_for() and (accelerator.num_processes > 1 or bool(getattr(accelerator, "is_fsdp2", False)))
 
 
 def is_spread(module: nn.Module) -> bool:
@@ -79,11 +85,13 @@ class Sharded:
             options["ignored_params"] = quantised
         _agree(module, accelerator.device)
         self.module = module
-        self._blocks = find_blocks(module, SHARDED_BY)
+        self._blocks: list[Any] = find_blocks(module, SHARDED_BY)  # Any: they get methods of FSDPModule at run time
         self._after_forward = bool(plugin.reshard_after_forward)
         self._whole = self._awaited = False
         for block in self._blocks:
+            block.register_forward_hook(_own_memory)
             fully_shard(block, reshard_after_forward=self._after_forward, **options)
+        module.register_forward_hook(_own_memory)
         fully_shard(module, **options)
         module.register_forward_pre_hook(self._gather_if_awaited)
 
@@ -153,7 +161,7 @@ class Sharded:
             for layer, name, weight in spread:
                 layer._parameters[name] = weight
 
-    def _parts(self) -> list[Any]:  # Any: FSDPModule is mixed into a module's class at run time
+    def _parts(self) -> list[Any]:
         return [*self._blocks, self.module]
 
     def _gather_if_awaited(self, *_: object) -> None:
@@ -172,6 +180,14 @@ def mixed_precision(precision: str, device: torch.device) -> MixedPrecisionPolic
 
     half = None if device.type == "cpu" else _HALF.get(precision)
     return MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
+
+
+def _own_memory(block: nn.Module, inputs: Any, output: Any) -> Any:  # Any: blocks return what they like
+    """Copies where a network or a block returns views.
+
+    FSDP2 hangs the gathering of the backward pass on what is returned, and loses it when a view is changed in place.
+    """
+    return tree_map_only(Tensor, lambda value: value.clone() if value._is_view() else value, output)
 
 
 def _plugin(accelerator: Accelerator) -> Any:  # Any: Accelerate's dataclass, of which fields come and go

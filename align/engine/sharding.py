@@ -10,7 +10,7 @@ Everything here leaves plain tensors alone: without FSDP2 these functions copy n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,16 +33,16 @@ def local(tensor: Tensor) -> Tensor:
 @torch.no_grad()
 def whole(tensor: Tensor) -> Tensor:
     """The whole tensor without gradient: on the processor if it was spread, itself if it was not. A collective."""
-    tensor = tensor.detach()
     if not isinstance(tensor, DTensor):
-        return tensor
+        return tensor.detach()
     # With weights kept in the processor's memory the parts still travel between the accelerators.
-    return tensor.to(tensor.device_mesh.device_type).full_tensor().cpu()
+    there = cast("DTensor", tensor.detach().to(tensor.device_mesh.device_type))
+    return there.full_tensor().cpu()
 
 
 def number(scalar: Tensor) -> float:
     """A scalar as a number. A collective: of a sum over a spread tensor, `.item()` is this process's share only."""
-    return float(scalar.full_tensor() if isinstance(scalar, DTensor) else scalar)
+    return float(whole(scalar))
 
 
 def spread(tensor: Tensor, like: Tensor) -> Tensor:
@@ -84,8 +84,7 @@ def spread_state(state: Mapping[str, V | Tensor], like: Mapping[str, V | Tensor]
     found: dict[str, V | Tensor] = {}
     for name, value in state.items():
         model = like.get(name)
-        cut = isinstance(value, Tensor) and isinstance(model, Tensor)
-        found[name] = spread(value, model) if cut else value
+        found[name] = spread(value, model) if isinstance(value, Tensor) and isinstance(model, DTensor) else value
     return found
 
 

@@ -28,11 +28,11 @@ SCENARIOS = ("deep", "lora")
 HALF_WAY, LAST = 2, 4
 
 
-def launch(directory: Path, config: str, resume: Sequence[Path] = ()) -> None:
+def launch(directory: Path, config: str, resume: Sequence[Path] = (), *, networks: bool = False) -> None:
     """Run the script under one of the shipped launch configurations."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
     launcher = ["-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / f"{config}.yaml")]
-    text = json.dumps({"directory": str(directory), "resume": [str(path) for path in resume]})
+    text = json.dumps({"directory": str(directory), "resume": [str(path) for path in resume], "networks": networks})
     command = [sys.executable, *launcher, str(SCRIPT), text]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
@@ -68,7 +68,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("sharded")
     here(root / "one")
     to_fsdp = cut_back(root / "one", root / "one_to_fsdp")
-    launch(root / "fsdp", "fsdp2_two_cpu_processes", [to_fsdp])
+    launch(root / "fsdp", "fsdp2_two_cpu_processes", [to_fsdp], networks=True)
     here(cut_back(root / "fsdp", root / "fsdp_to_one"), resume=True)
     launch(root / "ddp", "two_cpu_processes")
     return root

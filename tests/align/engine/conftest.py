@@ -1,4 +1,4 @@
-"""The toy method of tests/runs, importable by the tests of this folder, and fresh Accelerate singletons."""
+"""Scripts of tests/runs, importable by the tests of this folder, and fresh Accelerate singletons."""
 
 from __future__ import annotations
 
@@ -10,19 +10,30 @@ from types import ModuleType
 
 import pytest
 
-TOY = Path(__file__).parents[2] / "runs" / "engine_toy.py"
+RUNS = Path(__file__).parents[2] / "runs"
+
+
+def script(name: str) -> ModuleType:
+    """A script of tests/runs as a module."""
+    spec = importlib.util.spec_from_file_location(name, RUNS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")
 def toy() -> ModuleType:
-    """tests/runs/engine_toy.py as a module."""
-    spec = importlib.util.spec_from_file_location("engine_toy", TOY)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["engine_toy"] = module
-    spec.loader.exec_module(module)
-    return module
+    """The toy method."""
+    return script("engine_toy")
+
+
+@pytest.fixture(scope="session")
+def networks() -> ModuleType:
+    """Miniatures of all kinds of networks."""
+    return script("engine_networks")
 
 
 @pytest.fixture(autouse=True)
