@@ -84,3 +84,27 @@ QWEN_IMAGE = LoraTargets(
     feed_forward=("img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2"),
     blocks=("transformer_blocks.",),
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """Which part of a pipeline is trained.
+
+    Attributes:
+        part: the pipeline's component, and its folder.
+        targets: its named sets of layers.
+    """
+
+    part: str = "transformer"
+    targets: LoraTargets
+
+
+NETWORKS = {
+    "stable_diffusion": Network(part="unet", targets=UNET),
+    "sdxl": Network(part="unet", targets=UNET),
+    "sd3": Network(targets=SD3),
+    "flux": Network(targets=FLUX),
+    "sana": Network(targets=SANA),
+    "qwen_image": Network(targets=QWEN_IMAGE),
+}
+"""Of every model kind."""
