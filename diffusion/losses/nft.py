@@ -1,6 +1,6 @@
 """DiffusionNFT: no likelihood, but an implicit good and an implicit bad policy around the old one.
 
-    m+ = beta m + (1 - beta) m_old,    m- = (1 + beta) m_old - beta m
+    m+ = beta m + (1 - beta) m_old,    m- = (1 + beta) m_old - beta m,    that is  m+- = m_old +- beta (m - m_old)
     L+- = mean((x0+- - x0)^2) / sg(mean |x0+- - x0|)          x0+-: clean latents that m+- imply
     loss = (r L+ + (1 - r) L-) / beta
 
@@ -62,7 +62,8 @@ def implicit_outputs(
         beta: how far they lie from the old policy; 1 makes m+ the trained one.
     """
     old = old.detach()
-    return beta * output + (1 - beta) * old, (1 + beta) * old - beta * output
+    offset = beta * (output - old)  # exactly 0 where the policies agree: both errors are then equal bit for bit
+    return old + offset, old - offset
 
 
 def self_normalised_error(predicted: Float[Tensor, "m ..."], clean: Float[Tensor, "m ..."]) -> Float[Tensor, "m"]:

@@ -11,7 +11,7 @@ PAIRS = (
         formula="mean over pairs of -beta/2 * (matching error - matching error of the base model)",
         meaning="How much more the policy thinks of the better pictures than the base model does (DPO).",
         healthy="Rises, or falls more slowly than `rewards/rejected`.",
-        remedy="Falling fast together with `rewards/rejected`: both are forgotten. A lower learning rate, a larger `beta`.",
+        remedy="Falls fast together with `rewards/rejected`: both are forgotten. Lower learning rate, larger `beta`.",
     ),
     Metric(
         name="rewards/rejected",

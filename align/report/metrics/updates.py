@@ -19,7 +19,7 @@ UPDATE = (
     Metric(
         name="policy_loss",
         title="Policy term",
-        formula="mean of max(-A * ratio, -A * clip(ratio, 1 - clip, 1 + clip)), or the method's own term without its pulls",
+        formula="mean of max(-A * ratio, -A * clip(ratio, 1 - clip, 1 + clip)); without a ratio, the loss before pulls",
         meaning="The part of the loss that carries the reward.",
         healthy="Near 0 with one update per rollout.",
         remedy="Large values come from large ratios: see `ratio_deviation`.",

@@ -21,7 +21,7 @@ from diffusion.assemble import ACROSS_PROCESSES, ALGORITHMS, make_policy
 from diffusion.awm import Awm
 from diffusion.collect import Collector
 from diffusion.config import AwmConfig, DiffusionRun, DiscreteTimes, OdeSampler, RolloutConfig, Sd3Model
-from diffusion.models.sd3 import StableDiffusion3
+from diffusion.models.base import DiffusionModel
 from diffusion.prompts import PromptSet
 
 from .miniature import PROMPTS, miniature
@@ -41,7 +41,7 @@ class Assembled:
     """The parts of a run that the method touches."""
 
     config: DiffusionRun
-    model: StableDiffusion3
+    model: DiffusionModel
     policy: Policy
     awm: Awm
 
@@ -82,10 +82,10 @@ def with_reward(function: Callable, config: DiffusionRun = RUN, **algorithm: obj
     return parts
 
 
-def assemble(config: DiffusionRun = RUN, **algorithm: object) -> Assembled:
-    """The parts for a configuration; keywords change the algorithm's settings."""
+def assemble(config: DiffusionRun = RUN, *, model: DiffusionModel | None = None, **algorithm: object) -> Assembled:
+    """The parts for a configuration; keywords change the algorithm's settings. `model` takes the miniature's place."""
     config = replace(config, algorithm=replace(config.algorithm, **algorithm))
-    model = miniature()
+    model = model or miniature()
     policy = make_policy(config, model, keep_reference=True)
     timer = Timers().stage
     collector = Collector(
