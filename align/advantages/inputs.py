@@ -121,6 +121,11 @@ class AdvantageInputs:
 
     def __post_init__(self) -> None:
         """Raise a ValueError that names the field, unless every per-sample field has one row per sample."""
+        if not isinstance(self.rewards, Tensor):
+            raise ValueError(
+                f"rewards must be a tensor, found a {type(self.rewards).__name__}. Write torch.tensor([...]), with nan "
+                "where a sample could not be scored."
+            )
         if self.rewards.ndim not in (1, 2):
             raise ValueError(f"rewards must have shape [n] or [n, m], found {list(self.rewards.shape)}.")
         for ids in (self.group_ids, self.prompt_ids):
@@ -134,6 +139,7 @@ class AdvantageInputs:
                 )
         self._check_keys()
         self._check_widths()
+        self._check_mask()
 
     def __len__(self) -> int:
         return self.rewards.shape[0]
@@ -184,6 +190,14 @@ class AdvantageInputs:
             raise ValueError(
                 f"inputs per position disagree on the number of positions: {found}. Pad all of them on the right to "
                 "one width, with 0 in `mask`."
+            )
+
+    def _check_mask(self) -> None:
+        if self.mask is not None and not ((self.mask == 0) | (self.mask == 1)).all():
+            other = self.mask[(self.mask != 0) & (self.mask != 1)][0].item()
+            raise ValueError(
+                f"`mask` must be 0 and 1, found {other:g}. 1 marks a position that the policy produced and that is "
+                "trained; weights of positions belong into the loss."
             )
 
     def _per_sample(self) -> dict[str, Tensor | Sequence[Hashable]]:

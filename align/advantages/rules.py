@@ -151,7 +151,7 @@ def _check(entry: Estimator, inputs: AdvantageInputs, options: Options) -> None:
             f"{entry.kind} takes one reward per sample, found {list(inputs.rewards.shape)}. "
             "Combine the columns first (align.shaping.combine)."
         )
-    if entry.granularity == "token" and inputs.mask is not None and inputs.mask.numel() and not inputs.mask.any():
+    if inputs.mask is not None and not inputs.mask.any():
         raise ValueError(
             f"`mask` has no position that is trained in any of {len(inputs)} samples, so {entry.kind} has nothing to "
             "give credit to. 1 marks what the policy produced; are the completions empty, or is the mask inverted?"

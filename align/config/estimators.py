@@ -7,10 +7,14 @@ Defaults are the paper's, or the released code's where the paper is silent; the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from align.config.declarations import Scope, declare
 from align.config.numbers import Count, NonNegativeFloat, PositiveFloat, PositiveInt, Share
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 def _kl_requires(options: ReinforcePP) -> tuple[str, ...]:
@@ -200,7 +204,7 @@ class Bnpo:
     """Largest reward that the scorer can give."""
     max_weight: PositiveFloat = 1e6
     """Largest weight of a group."""
-    weights: tuple[NonNegativeFloat, ...] | None = None
+    weights: tuple[Weight, ...] | None = None
     """Weight of each reward where samples have several; `null` weighs them alike."""
     singleton: Literal["zero", "raw", "error"] = "zero"
     """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Real
 from torch import Tensor
 
-from align.objectives.units import choose
+from align.objectives.units import check_same_shape, choose
 
 
 def aggregate(
@@ -41,8 +41,17 @@ def aggregate(
         sequence_count: n_seq, sequences with a trained token; None = of this tensor.
         max_length: C, a constant of the whole run (the largest completion length), never the padded width of a batch.
         world: W, processes whose gradients are averaged.
+
+    Raises:
+        ValueError: shapes that disagree, no trained position and no counts of the whole update, an unknown mode.
     """
+    check_same_shape(per_token=per_token, mask=mask)
     trained = mask != 0
+    if token_count is None and sequence_count is None and not trained.any():
+        raise ValueError(
+            "`mask` has no position that is trained, so there is no mean over them. A part without any is fine if "
+            "`token_count` or `sequence_count` says how many the whole update has."
+        )
     lengths = trained.sum(dim=1)
     sums = torch.where(trained, per_token, 0.0).sum(dim=1)
     tokens = int(lengths.sum()) if token_count is None else token_count

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from align.objectives.units import choose, precise
+from align.objectives.units import check_same_shape, choose, precise
 
 
 def kl_estimate(
@@ -24,6 +24,7 @@ def kl_estimate(
     References:
         Schulman, "Approximating KL Divergence", 2020 (joschu.net/blog/kl-approx.html).
     """
+    check_same_shape(log_probs=log_probs, ref_log_probs=ref_log_probs)
     difference = precise(log_probs) - precise(ref_log_probs).detach()
     # expm1: exp(-d) - 1 loses every digit that matters when the policies are close
     estimators: dict[str, Callable[[Tensor], Tensor]] = {

@@ -41,6 +41,11 @@ def clipped_surrogate(
         Yu et al., "DAPO", arXiv:2503.14476 (two ranges); Ye et al., arXiv:1912.09729 (dual clip).
     """
     _check_clip(clip_low, clip_high, dual_clip)
+    if advantages.shape not in (log_probs.shape[:1], log_probs.shape):
+        raise ValueError(
+            f"expected one advantage per sample {list(log_probs.shape[:1])} or per unit {list(log_probs.shape)}, found "
+            f"advantages of shape {list(advantages.shape)}."
+        )
     advantages = per_unit(precise(advantages).detach(), log_probs)
     difference = log_ratio(log_probs, old_log_probs)
     # Where A is 0, rho is never formed: 0 * inf would be NaN, in the loss or in its gradient.

@@ -18,7 +18,15 @@ Choice = TypeVar("Choice")
 
 def log_ratio(log_probs: Float[Tensor, "*units"], old_log_probs: Float[Tensor, "*units"]) -> Float[Tensor, "*units"]:
     """Log rho = log pi - log pi_old, in nats, at least float32; no gradient reaches the old policy."""
+    check_same_shape(log_probs=log_probs, old_log_probs=old_log_probs)
     return precise(log_probs) - precise(old_log_probs).detach()
+
+
+def check_same_shape(**tensors: Tensor) -> None:
+    """Raise a ValueError with all names and shapes unless these tensors have one shape: nothing is broadcast."""
+    if len({values.shape for values in tensors.values()}) > 1:
+        found = ", ".join(f"`{name}` {list(values.shape)}" for name, values in tensors.items())
+        raise ValueError(f"expected tensors of one shape, found {found}. Cut or pad them alike before the loss.")
 
 
 def per_unit(per_sample: Tensor, like: Tensor) -> Tensor:

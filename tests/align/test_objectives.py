@@ -150,13 +150,18 @@ class TestAggregate:
             of_process.append(sum(aggregate(loss[part], mask[part], mode, world=2, **counts) for part in parts))
         assert_close(sum(of_process) / 2, aggregate(loss, mask, mode, max_length=7))
 
-    def test_nothing_trained_is_zero_with_a_gradient(self):
+    def test_a_part_with_nothing_trained_is_zero_with_a_gradient(self):
+        """A micro-batch, or a process, of an update that has trained positions elsewhere."""
         loss = LOSS.clone().requires_grad_()
         for mode in ("token_mean", "seq_mean_token_mean", "seq_mean_token_sum"):
-            result = aggregate(loss, torch.zeros(3, 3), mode)
+            result = aggregate(loss, torch.zeros(3, 3), mode, token_count=7, sequence_count=2)
             assert result.item() == 0
             result.backward()
         assert (loss.grad == 0).all()
+
+    def test_nothing_trained_at_all_is_a_mistake(self):
+        with pytest.raises(ValueError, match="no position that is trained"):
+            aggregate(LOSS, torch.zeros(3, 3), "token_mean")
 
     def test_the_norm_is_never_guessed_from_the_padding(self):
         with pytest.raises(ValueError, match="needs `max_length`, a constant of the run"):

@@ -63,6 +63,11 @@ def lsc(
     check_scale(scale)
     if reference is None:
         reference = quantile_reference(values.detach(), group_ids, q=q, method=method)
+    if isinstance(reference, Tensor) and reference.shape not in ((), values.shape):
+        raise ValueError(
+            f"expected one reference, or one per reward {list(values.shape)}, found references of shape "
+            f"{list(reference.shape)}. Spread a prompt's reference over its samples first."
+        )
     z = (values.double() - reference) / scale
     return torch.nn.functional.logsigmoid(z).to(values.dtype)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from align.advantages import AdvantageInputs, available, estimate
 from align.advantages.registry import find, make_options
 from align.config.pipeline import PipelineConfig
+from align.objectives.units import check_same_shape
 from align.shaping import combine
 from align.shaping.pipeline import SignalPipeline
 from align.types import RewardTable
@@ -115,6 +116,28 @@ MISTAKES = {
         lambda: of_table(torch.tensor([1.0, 1.0]), VALUES[:0]),
         ("sample", "empty|no rows|0"),
     ),
+    "mask of shares": (
+        lambda: rollouts(REWARDS, IDS, mask=torch.full((4, 6), 0.5)),
+        ("`mask` must be 0 and 1", "found 0.5", "1 marks"),
+    ),
+    "mask of nan": (
+        lambda: rollouts(REWARDS, IDS, mask=torch.full((4, 6), math.nan)),
+        ("`mask` must be 0 and 1", "found nan"),
+    ),
+    "rewards in a list": (
+        lambda: AdvantageInputs(rewards=[1.0, 0.0]),
+        ("must be a tensor", "found a list", r"torch.tensor\(\[...\]\)"),
+    ),
+    "infinite weight of an option": (
+        lambda: estimate(
+            "bnpo", AdvantageInputs(rewards=VALUES, group_ids=IDS[: len(VALUES)]), weights=(1.0, math.inf)
+        ),
+        ("`weights.1`", "finite", "inf"),
+    ),
+    "losses and mask of different shape": (
+        lambda: check_same_shape(per_token=torch.zeros(2, 3), mask=torch.zeros(2, 4)),
+        (r"`per_token` \[2, 3\], `mask` \[2, 4\]", "Cut or pad"),
+    ),
     "clip of 0": (
         lambda: SignalPipeline(PipelineConfig(clip=0.0)),
         ("must be above 0", "found 0", "`null` switches clipping off"),
@@ -137,7 +160,7 @@ def test_an_empty_batch(kind):
         estimate(kind, inputs)
 
 
-@pytest.mark.parametrize("kind", [k for k in available() if find(k).granularity == "token"])
+@pytest.mark.parametrize("kind", available())
 def test_a_mask_with_no_valid_position(kind):
     inputs = rollouts(REWARDS, IDS, mask=torch.zeros(4, 6))
     with pytest.raises(ValueError, match=r"`mask` has no position that is trained.*of 4 samples.*is the mask inverted"):
