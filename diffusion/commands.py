@@ -80,8 +80,7 @@ def train(config: DiffusionRun, *, name: str = "run", resume: Path | None = None
             _write_head(config, folder, command, processes)
             run.hooks = make_hooks(config, make_evaluator(config, model, inputs, run.processes, run.timer), run)
             outcome = train_loop(run, make_algorithm(config, model, inputs, run))
-            if processes.is_main:
-                _finish(run, model, finished=outcome.step == config.training.steps)
+            _finish(run, model, finished=outcome.step == config.training.steps)
             processes.barrier()
         finally:
             folder.close()
@@ -113,6 +112,7 @@ def evaluate(config: DiffusionRun, *, checkpoint: Path | None = None, output: Pa
         model = load_model(config.model, accelerator.device)
         policy = make_policy(config, model)
         policy.prepare(accelerator)
+        policy.gather()  # processes draw different numbers of pictures
         evaluator = make_evaluator(config, model, inputs, processes, Timers.for_device(accelerator.device).stage)
         assert evaluator is not None  # for the type checker: there are held-out prompts
         found = [evaluator.evaluate(0, policy.module, "raw", PICTURES)]
@@ -248,12 +248,16 @@ def _write_head(config: DiffusionRun, folder: RunFolder, command: str, processes
 
 
 def _finish(run: Run, model: DiffusionModel, *, finished: bool) -> None:
-    """The weights as diffusers reads them, and the report."""
+    """The weights as diffusers reads them, and the report. All processes take part: weights may be spread over them."""
+    main = run.processes.is_main
     if finished:
-        with run.averaged_weights():
-            model.save(run.folder.path / WEIGHTS, run.policy)
-        make_readable(run.folder.path / WEIGHTS, like=run.folder.path / CONFIG_NAME)
-    write_report(run.folder.path)
+        with run.averaged_weights(), run.policy.assembled(keep=main):
+            if main:
+                model.save(run.folder.path / WEIGHTS, run.policy)
+    if main:
+        if finished:
+            make_readable(run.folder.path / WEIGHTS, like=run.folder.path / CONFIG_NAME)
+        write_report(run.folder.path)
 
 
 def _weights_of(path: Path) -> Path:

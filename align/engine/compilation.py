@@ -39,7 +39,7 @@ def compile_blocks(module: nn.Module, *, backend: str = "inductor") -> int:
             "Set training.compile=false.",
         )
     _check_compiler(next(module.parameters()).device, backend)
-    _allow_variants()
+    _configure()
     for block in blocks:
         # Not `block.compile()`: that would compile the hooks of FSDP2, which gather the block's weights, with it.
         block.forward = _one_code(block.forward, torch.compile(block.forward, backend=backend))
@@ -69,12 +69,15 @@ def _with_gradient(value: Tensor) -> Tensor:
     return value.detach().requires_grad_()
 
 
-def _allow_variants() -> None:
-    """All blocks of a class share one budget of compiled variants; beyond it torch goes on uncompiled, in silence.
+def _configure() -> None:
+    """Room for the variants that a run has, and no splitting under DDP.
 
+    All blocks of a class share one budget of compiled variants; beyond it torch goes on uncompiled with a warning.
     Kinds of blocks (first, last, with more attention) times adapters on and off times fixed and varying shapes are more
-    than the usual 8.
+    than the usual 8. Code compiled inside a DDP pass would be split to overlap with traffic and no longer be the
+    rollout's; blocks are small enough to overlap as they are.
     """
+    torch._dynamo.config.optimize_ddp = False
     config = torch._dynamo.config
     name = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # the older name
     setattr(config, name, max(getattr(config, name), _VARIANTS))
