@@ -188,7 +188,7 @@ class DdpmPath:
     abars: Float[Tensor, "T"]
     prediction_type: str
 
-    def index(self, t: Time) -> Int[Tensor, "..."]:
+    def index(self, t: float | int | Float[Tensor, "..."]) -> Int[Tensor, "..."]:
         """Discrete time of t = index / T; t is rounded to the nearest, so float32 times are safe."""
         return (torch.as_tensor(t).double() * len(self.abars)).round().long()
 
