@@ -15,6 +15,7 @@ from align.config.errors import Problem
 from align.errors import AlignError
 from diffusion.check_chain import check_chain
 from diffusion.check_forward import check_forward, check_rewards, check_updates
+from diffusion.check_guidance import check_guidance
 from diffusion.config import (
     AwmConfig,
     DiffusionDpoConfig,
@@ -66,6 +67,7 @@ def contradictions(config: DiffusionRun, processes: int = 1) -> Iterator[Problem
         shared.check_output(config.output),
         check_sampler(config.rollout.sampler),
         check_algorithm(config.algorithm, config.rollout),
+        check_guidance(config),
         check_chain(config),
         check_forward(config),
     )
