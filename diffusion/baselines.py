@@ -97,8 +97,8 @@ class Baselines:
         return replace(table, values=table.values[members])
 
     def _of_samples(self, wanted: FurtherRollout, drawing: Drawing) -> RewardTable:
-        """One picture per sample, from the same noise by the same rule."""
-        key = (self.seed, drawing.step)
+        """One picture per sample by the same rule, from noise of its own."""
+        key = (self.seed, drawing.step, wanted.name)
         return self._scored(wanted, drawing, self.settings, drawing.samples.index, key, drawing.keys, drawing.recording)
 
     def _scored(

@@ -33,9 +33,9 @@ class FurtherRollout:
     """Pictures that nobody trains on: their rewards are a baseline.
 
     Attributes:
-        name: keys their noise where it is their own.
-        reference: drawn by the policy from before training, with the very noise of the samples, instead of by the
-            present policy.
+        name: keys their noise. It is never the noise of a sample: a baseline that depends on what the sample drew
+            biases the gradient, and the reference on the same noise would cancel it altogether before training.
+        reference: drawn by the policy from before training instead of by the present one.
         deterministic: one picture per prompt by the ODE, all samples of the prompt share its reward; otherwise one
             per sample, by the rollout's own step rule.
     """
@@ -48,7 +48,7 @@ class FurtherRollout:
 GREEDY = FurtherRollout(name="greedy", deterministic=True)
 """The nearest thing to a greedy answer: no noise but the initial one, which is drawn anew in each step."""
 REFERENCE = FurtherRollout(name="reference", reference=True)
-"""What the base policy makes of each sample's noise."""
+"""What the policy from before training draws for the same prompt."""
 FURTHER: Mapping[str, FurtherRollout] = {"greedy_rewards": GREEDY, "reference_rewards": REFERENCE}
 """Field of `AdvantageInputs` -> the rollout whose rewards it is."""
 

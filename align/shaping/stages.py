@@ -100,7 +100,7 @@ def _gate(options: settings.Gate, values: Tensor, place: Place) -> Tensor:
 def _remembered(place: Place) -> RunningMoments:
     moments = RunningMoments()
     if place.memory:
-        moments.load_state_dict(place.memory)
+        moments.load_state_dict({name: float(value) for name, value in place.memory.items()})
     return moments
 
 

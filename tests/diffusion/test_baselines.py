@@ -54,9 +54,9 @@ def parts_of(config=NOISY, reward=brightness, **changes):
     return parts, replace(baselines, **changes), drawing
 
 
-def drawn(parts, baselines, drawing, network):
-    """Rewards of the samples themselves, by row of the step."""
-    key = (parts.config.seed, drawing.step)
+def drawn(parts, baselines, drawing, network, *purpose):
+    """Rewards of the samples themselves, or of what the same rows draw for a purpose; by row of the step."""
+    key = (parts.config.seed, drawing.step, *purpose)
     batches = roll_out(
         parts.model, network, drawing.conditioning, drawing.prompt_rows, drawing.samples.index, baselines.settings,
         baselines.timer, *key,
@@ -67,10 +67,12 @@ def drawn(parts, baselines, drawing, network):
 
 
 def test_before_training_the_reference_is_the_policy():
-    """Same weights, same noise, same rule: the same pictures, put into the order of the rows of the step."""
+    """The policy on the reference's noise, in the order of the rows of the step; the samples' own noise is another."""
     parts, baselines, drawing = parts_of()
     found = baselines(REFERENCE, drawing).values[:, 0]
-    torch.testing.assert_close(found, drawn(parts, baselines, drawing, parts.policy.module), rtol=1e-5, atol=1e-3)
+    same = drawn(parts, baselines, drawing, parts.policy.module, "reference")
+    torch.testing.assert_close(found, same, rtol=1e-5, atol=1e-3)
+    assert (found - drawn(parts, baselines, drawing, parts.policy.module)).abs().min() > 1e-3
 
 
 def test_the_reference_stays_where_training_began():
@@ -78,7 +80,7 @@ def test_the_reference_stays_where_training_began():
     before = baselines(REFERENCE, drawing).values
     parts.disturb()
     assert torch.equal(baselines(REFERENCE, drawing).values, before)
-    moved = drawn(parts, baselines, drawing, parts.policy.module)
+    moved = drawn(parts, baselines, drawing, parts.policy.module, "reference")
     assert (moved - before[:, 0]).abs().max() > 0.01
 
 

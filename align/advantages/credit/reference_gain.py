@@ -1,6 +1,6 @@
 """Gain over a reference: the reward minus what a reference policy got on the same prompt.
 
-    A_i = r_i - r_ref,i                    r_ref: reward of the reference's answer, same prompt (and seed, for pictures)
+    A_i = r_i - r_ref,i                    r_ref: reward of the reference's answer to the same prompt
 
 The reference is any fixed policy: the base model, the last release, a greedy answer. Its reward does not depend on the
 sample, so the baseline is unbiased, one sample per prompt is enough, and "better than before" is what earns credit. A
@@ -13,6 +13,11 @@ The root mean square and not the standard deviation: the gain has a natural zero
 References:
     A small form of our own from related work; with a greedy answer of the trained policy itself it is ReMax, Li et al.,
     arXiv:2310.10505. Equation number not checked.
+
+Note:
+    For pictures the reference's answer must come from noise of its own. On the sample's noise the baseline depends on
+    the sample, which biases the gradient; and a policy that still is the reference would have a gain of exactly 0
+    everywhere and never leave its start.
 """
 
 from __future__ import annotations
