@@ -90,9 +90,9 @@ def place_of(option: str, text: str, ending: tuple[str, ...] = ()) -> str:
         AlignError: it can only be a path, and nothing is there.
     """
     path = Path(text).expanduser()
-    if path.exists():
+    if text and path.exists():
         return str(path.resolve())
-    if path.is_absolute() or text.startswith(("./", "../", "~")) or any(map(text.endswith, ending)) or not text:
+    if not text or path.is_absolute() or text.startswith(("./", "../", "~")) or any(map(text.endswith, ending)):
         raise AlignError(
             f"option `{option}` expects a file or folder at {path}, found none.",
             "Correct the path (relative ones start at the working directory), or give the id of a hub repository.",
