@@ -22,8 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from align.objectives.units import precise
-from preference.logprobs.head import LinearHead, finish, product_dtype
+from preference.logprobs.head import LinearHead, finish_, product_dtype
 
 
 class ChunkedLogProbs(torch.autograd.Function):
@@ -40,115 +39,172 @@ class ChunkedLogProbs(torch.autograd.Function):
         extras: tuple[Callable[[Tensor, Tensor], Tensor], ...],
         budget: int,
     ) -> tuple[Tensor, ...]:
+        """Log-probabilities [m, k], and one [m] for each extra."""
         hidden_grad, weight_grad, bias_grad = ctx.needs_input_grad[:3]
-        dtype = product_dtype(head, hidden)
-        states, matrix = hidden.to(dtype), weight.to(dtype)
-        offset = None if bias is None else bias.to(dtype)
-        # Logits of kept chunks and of the one in work: two numbers a token and entry each, beside the product itself.
-        row_bytes = 8 * len(weight)
-        kept: list[Tensor] = []
-        outputs: list[tuple[Tensor, ...]] = []
-        pulls: list[Tensor] = []
         room = budget if weight_grad or bias_grad else 0
+        work = _Chunks(hidden, weight, bias, head, budget)
         with torch.autocast(hidden.device.type, enabled=False):
-            for rows in chunks(len(hidden), budget // row_bytes):
-                logits = _product(states[rows], matrix, offset, head)
-                norm = logits.logsumexp(dim=1)
-                picked = logits.gather(1, ids[rows])
-                outputs.append((picked - norm[:, None], norm, picked, *[extra(logits, norm) for extra in extras]))
-                if hidden_grad:
-                    pulls.append(_sloped_softmax(logits, norm, head).to(dtype) @ matrix)
-                if room >= logits.nbytes:
-                    room -= logits.nbytes
+            # Results stand in tensors made once: small ones in the gaps of freed chunks would break up the memory.
+            picked = torch.empty_like(ids, dtype=work.precise)
+            norms = torch.empty(len(ids), dtype=work.precise, device=ids.device)
+            values = tuple(torch.empty_like(norms) for _ in extras)
+            pulls = torch.empty_like(hidden, dtype=work.narrow) if hidden_grad else None
+            kept: list[Tensor] = []
+            for rows in work.rows():
+                logits = work.logits(rows, keep=room >= work.size(rows))
+                if room >= work.size(rows):
+                    room -= work.size(rows)
                     kept.append(logits)
-        log_probs, norms, picked, *values = (torch.cat(parts) for parts in zip(*outputs))
-        ctx.save_for_backward(
-            hidden, weight, bias, ids, norms, _slope(picked, head), torch.cat(pulls) if pulls else None, *kept
-        )
-        ctx.head, ctx.rows, ctx.dtype = head, budget // row_bytes, dtype
+                highest = logits.amax(dim=1)
+                weights = work.exponentials(logits, highest)
+                total = weights.sum(dim=1)
+                norms[rows] = highest + total.log()
+                picked[rows] = logits.gather(1, ids[rows])
+                for value, extra in zip(values, extras):
+                    value[rows] = extra(logits, norms[rows])
+                if pulls is not None:
+                    pulls[rows] = (work.sloped(weights, logits).to(work.narrow) @ work.matrix) / total[:, None]
+        ctx.save_for_backward(hidden, weight, bias, ids, norms, slope_of(picked, head), pulls, *kept)
+        ctx.head, ctx.budget, ctx.narrow = head, budget, work.narrow
         ctx.mark_non_differentiable(*values)
-        return log_probs, *values
+        return picked - norms[:, None], *values
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  the decorator hides names of parameters
         ctx: Any, *gradients: Tensor
     ) -> tuple[Tensor | None, ...]:
+        """Gradients of hidden states, weight and bias."""
         hidden, weight, bias, ids, norms, slopes, pulls, *kept = ctx.saved_tensors
-        total = gradients[0].sum(dim=1)
-        at_ids = gradients[0] * slopes
+        total, at_ids = gradients[0].sum(dim=1), gradients[0] * slopes
+        d_hidden, d_weight, d_bias = None, None, None
         with torch.autocast(hidden.device.type, enabled=False):
-            d_hidden = None if pulls is None else _hidden_gradient(ctx, weight, ids, at_ids, total, pulls)
-            d_weight, d_bias = None, None
-            if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-                d_weight, d_bias = _head_gradient(ctx, hidden, weight, bias, ids, norms, at_ids, total, kept)
+            work = _Chunks(hidden, weight, bias, ctx.head, ctx.budget, ctx.narrow)
+            if pulls is not None:
+                d_hidden = _hidden_gradient(work, weight, ids, at_ids, total, pulls).to(hidden.dtype)
+            if ctx.needs_input_grad[1]:
+                d_weight = torch.zeros_like(weight, dtype=work.precise)
+            if bias is not None and ctx.needs_input_grad[2]:
+                d_bias = torch.zeros_like(bias, dtype=work.precise)
+            if d_weight is not None or d_bias is not None:
+                _add_head_gradients(work, ids, norms, at_ids, total, kept, d_weight, d_bias)
         return (
-            None if d_hidden is None else d_hidden.to(hidden.dtype),
+            d_hidden,
             None if d_weight is None else d_weight.to(weight.dtype),
             None if d_bias is None or bias is None else d_bias.to(bias.dtype),
-            None,
-            None,
-            None,
-            None,
+            *[None] * 4,
         )
 
 
+class _Chunks:
+    """Logits chunk by chunk, in two buffers that every chunk uses again.
+
+    Attributes:
+        narrow: dtype of the products.
+        precise: dtype of logits and sums, float32 or better.
+        states: hidden states, narrow.
+        matrix: W, narrow.
+        count: rows of a chunk.
+    """
+
+    def __init__(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        head: LinearHead,
+        budget: int,
+        narrow: torch.dtype | None = None,
+    ) -> None:
+        self.head = head
+        self.narrow = product_dtype(head, hidden) if narrow is None else narrow
+        self.precise = torch.promote_types(self.narrow, torch.float32)
+        self.states, self.matrix = hidden.to(self.narrow), weight.to(self.narrow)
+        self.bias = None if bias is None else bias.to(self.narrow)
+        # Logits and their exponentials, each with a narrow copy if the product is narrow.
+        copies = 2 * (self.precise.itemsize + (self.narrow.itemsize if self.narrow != self.precise else 0))
+        self.count = min(max(1, budget // (copies * len(weight))), max(1, len(hidden)))
+        self._logits: Tensor | None = None
+        self._exponentials: Tensor | None = None
+
+    def rows(self) -> Iterator[slice]:
+        """Slices of the tokens."""
+        return chunks(len(self.states), self.count)
+
+    def size(self, rows: slice) -> int:
+        """Bytes of the logits of a chunk."""
+        return (rows.stop - rows.start) * len(self.matrix) * self.precise.itemsize
+
+    def logits(self, rows: slice, keep: bool = False) -> Float[Tensor, "c v"]:
+        """Logits of a chunk; in the buffer, or in a tensor of their own if they are kept."""
+        states = self.states[rows]
+        if keep:
+            out = self._buffer(len(states))
+        else:
+            self._logits = self._buffer(self.count) if self._logits is None else self._logits
+            out = self._logits[: len(states)]
+        if self.narrow == self.precise:
+            torch.mm(states, self.matrix.T, out=out)
+        else:
+            out.copy_(states @ self.matrix.T)
+        if self.bias is not None:
+            out.add_(self.bias)
+        return finish_(out, self.head.scale, self.head.softcap)
+
+    def exponentials(self, logits: Float[Tensor, "c v"], shift: Float[Tensor, "c"]) -> Float[Tensor, "c v"]:
+        """exp(z - shift), in the other buffer."""
+        if self._exponentials is None:
+            self._exponentials = self._buffer(self.count)
+        return torch.sub(logits, shift[:, None], out=self._exponentials[: len(logits)]).exp_()
+
+    def sloped(self, weights: Float[Tensor, "c v"], logits: Float[Tensor, "c v"]) -> Float[Tensor, "c v"]:
+        """Weights times the slope of scale and soft cap, in place."""
+        plain = self.head.softcap is None and self.head.scale == 1.0
+        return weights if plain else weights.mul_(slope_of(logits, self.head))
+
+    def _buffer(self, rows: int) -> Float[Tensor, "c v"]:
+        return torch.empty(rows, len(self.matrix), dtype=self.precise, device=self.states.device)
+
+
+def slope_of(logits: Tensor, head: LinearHead) -> Tensor:
+    """Derivative of the logits by W h: scale, times 1 - (z / c)^2 under a soft cap."""
+    if head.softcap is None:
+        return torch.full_like(logits, head.scale)
+    return head.scale * (1 - (logits / head.softcap).square())
+
+
 def _hidden_gradient(
-    ctx: Any, weight: Tensor, ids: Tensor, at_ids: Tensor, total: Tensor, pulls: Tensor
+    work: _Chunks, weight: Tensor, ids: Tensor, at_ids: Tensor, total: Tensor, pulls: Tensor
 ) -> Float[Tensor, "m d"]:
-    gradient = precise(pulls) * -total[:, None]
+    gradient = pulls.to(work.precise) * -total[:, None]
     # Rows of W for k entries a token: k times the size of the hidden states, so in pieces as well.
-    for rows in chunks(len(ids), max(1, ctx.rows // ids.shape[1])):
-        entries = weight[ids[rows]].to(gradient.dtype)
+    for rows in chunks(len(ids), max(1, work.count // ids.shape[1])):
+        entries = weight[ids[rows]].to(work.precise)
         gradient[rows] += torch.einsum("mk,mkd->md", at_ids[rows], entries)
     return gradient
 
 
-def _head_gradient(
-    ctx: Any,
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
+def _add_head_gradients(
+    work: _Chunks,
     ids: Tensor,
     norms: Tensor,
     at_ids: Tensor,
     total: Tensor,
     kept: list[Tensor],
-) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of weight and bias, summed over chunks in float32 or better."""
-    head: LinearHead = ctx.head
-    states, matrix = hidden.to(ctx.dtype), weight.to(ctx.dtype)
-    offset = None if bias is None else bias.to(ctx.dtype)
-    d_weight = torch.zeros_like(weight, dtype=norms.dtype) if ctx.needs_input_grad[1] else None
-    d_bias = torch.zeros_like(bias, dtype=norms.dtype) if bias is not None and ctx.needs_input_grad[2] else None
-    for number, rows in enumerate(chunks(len(hidden), ctx.rows)):
-        logits = kept[number] if number < len(kept) else _product(states[rows], matrix, offset, head)
-        push = _sloped_softmax(logits, norms[rows], head).mul_(-total[rows, None])
+    d_weight: Tensor | None,
+    d_bias: Tensor | None,
+) -> None:
+    """Adds the gradients of weight and bias chunk by chunk, in float32 or better."""
+    for number, rows in enumerate(work.rows()):
+        logits = kept[number] if number < len(kept) else work.logits(rows)
+        push = work.sloped(work.exponentials(logits, norms[rows]), logits).mul_(-total[rows, None])
         push.scatter_add_(1, ids[rows], at_ids[rows])
         if d_bias is not None:
             d_bias += push.sum(dim=0)
-        if d_weight is not None and ctx.dtype == d_weight.dtype:
-            d_weight.addmm_(push.T, states[rows])
+        if d_weight is not None and work.narrow == work.precise:
+            d_weight.addmm_(push.T, work.states[rows])
         elif d_weight is not None:
-            d_weight += push.to(ctx.dtype).T @ states[rows]
-    return d_weight, d_bias
-
-
-def _product(states: Tensor, matrix: Tensor, offset: Tensor | None, head: LinearHead) -> Float[Tensor, "c v"]:
-    return finish(torch.nn.functional.linear(states, matrix, offset), head.scale, head.softcap)
-
-
-def _sloped_softmax(logits: Tensor, norm: Tensor, head: LinearHead) -> Float[Tensor, "c v"]:
-    """p s, in a tensor of its own."""
-    probabilities = (logits - norm[:, None]).exp_()
-    return probabilities if head.softcap is None and head.scale == 1.0 else probabilities.mul_(_slope(logits, head))
-
-
-def _slope(logits: Tensor, head: LinearHead) -> Tensor:
-    """Derivative of the logits by W h: scale, times 1 - (z / c)^2 under a soft cap."""
-    if head.softcap is None:
-        return torch.full_like(logits, head.scale)
-    return head.scale * (1 - (logits / head.softcap).square())
+            d_weight += push.to(work.narrow).T @ work.states[rows]
 
 
 def chunks(count: int, rows: int) -> Iterator[slice]:

@@ -75,6 +75,13 @@ def finish(product: Float[Tensor, "*m v"], scale: float, softcap: float | None) 
     return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
 
+def finish_(logits: Float[Tensor, "*m v"], scale: float, softcap: float | None) -> Float[Tensor, "*m v"]:
+    """The same in place, for logits that are float32 or better and need no gradient."""
+    if scale != 1.0:
+        logits.mul_(scale)
+    return logits if softcap is None else logits.div_(softcap).tanh_().mul_(softcap)
+
+
 def product_dtype(head: LinearHead, hidden: Tensor) -> torch.dtype:
     """Dtype of the product: autocast's where it is on, else what both promote to; float32 if the head asks for it."""
     device = hidden.device.type
