@@ -25,6 +25,7 @@ from diffusion.config import (
     OnlineDpoConfig,
     PromptsConfig,
     RolloutConfig,
+    RolloutTimes,
     RwrConfig,
     SaSolverSampler,
     SftBestConfig,
@@ -195,6 +196,17 @@ def _(times: DiscreteTimes, rollout: RolloutConfig) -> Iterator[Problem]:
         ),
         way_out=f"Either {', or '.join(ways)}.",
     )
+
+
+@check_times.register
+def _(times: RolloutTimes, rollout: RolloutConfig) -> Iterator[Problem]:
+    steps = rollout.num_inference_steps
+    if times.draws > steps:
+        yield Problem(
+            keys=("algorithm.times.draws", "rollout.num_inference_steps"),
+            message=f"{times.draws} training times are to be drawn from the {steps} steps of the rollout, each once.",
+            way_out=f"Set `algorithm.times.draws` to at most {steps}.",
+        )
 
 
 def _fits(steps: int, draws: int, times: DiscreteTimes) -> bool:

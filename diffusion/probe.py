@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from align.engine.random import keyed_normal
 from diffusion.config import DiffusionRun
-from diffusion.config.times import DiscreteTimes, LogitNormalTimes, NoiseScheduleTimes, Times, UniformTimes
+from diffusion.config.times import NoiseScheduleTimes, Times
 from diffusion.losses.awm import matching_error
 from diffusion.models.base import Conditioning, DiffusionModel
 from diffusion.paths import DdpmPath, FlowPath
@@ -107,7 +107,7 @@ class Prober:
     def __init__(
         self, config: DiffusionRun, times: Times, *, model: DiffusionModel, policy: Policy, timer: Callable
     ) -> None:
-        self._times: DiscreteTimes | UniformTimes | LogitNormalTimes | NoiseScheduleTimes = times
+        self._times = times
         self._seed, self._guidance = config.seed, config.rollout.guidance_scale
         self._model, self._policy, self._timer = model, policy, timer
         self._grid = _schedule(times, model, config)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from align.engine.random import generator
 from diffusion.config import DiscreteTimes, LogitNormalTimes, UniformTimes
-from diffusion.config.times import NoiseScheduleTimes
+from diffusion.config.times import NoiseScheduleTimes, RolloutTimes, Times
 from diffusion.strata import discrete_strata
 
 
@@ -137,7 +137,7 @@ def logit_normal_times(
 
 @singledispatch
 def times_from_uniforms(
-    config: DiscreteTimes | UniformTimes | LogitNormalTimes | NoiseScheduleTimes,
+    config: Times,
     uniforms: Float[Tensor, "t b"],
     sigmas: Float[Tensor, "steps"],
 ) -> Float[Tensor, "t b"]:
@@ -148,6 +148,11 @@ def times_from_uniforms(
 @times_from_uniforms.register
 def _(config: DiscreteTimes, uniforms: Tensor, sigmas: Tensor) -> Tensor:
     return discrete_times(uniforms, sigmas, initial=config.initial, until=config.until)
+
+
+@times_from_uniforms.register
+def _(config: RolloutTimes, uniforms: Tensor, sigmas: Tensor) -> Tensor:
+    return discrete_times(uniforms, sigmas, initial="allow", until=1.0)
 
 
 @times_from_uniforms.register
@@ -172,7 +177,7 @@ _DRAWN_FOR_EACH_SAMPLE = (UniformTimes,)
 
 
 def draw_times(
-    config: DiscreteTimes | UniformTimes | LogitNormalTimes | NoiseScheduleTimes,
+    config: Times,
     sigmas: Float[Tensor, "steps"],
     index: Int[Tensor, "b"],
     block: int,

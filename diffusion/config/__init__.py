@@ -72,7 +72,14 @@ from diffusion.config.sampling import (
     Sampler,
     SaSolverSampler,
 )
-from diffusion.config.times import DiscreteTimes, LogitNormalTimes, NoiseScheduleTimes, Times, UniformTimes
+from diffusion.config.times import (
+    DiscreteTimes,
+    LogitNormalTimes,
+    NoiseScheduleTimes,
+    RolloutTimes,
+    Times,
+    UniformTimes,
+)
 
 __all__ = [
     "GUIDANCE_AS_INPUT",
@@ -115,6 +122,7 @@ __all__ = [
     "RandomWindow",
     "ReinforceConfig",
     "RolloutConfig",
+    "RolloutTimes",
     "RwrConfig",
     "SaSolverSampler",
     "Sampler",

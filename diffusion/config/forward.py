@@ -10,7 +10,7 @@ from pydantic import Field
 from align.config.numbers import NonNegativeFloat, PositiveFloat, PositiveInt
 from diffusion.config.image_data import ImagesConfig, PairsConfig
 from diffusion.config.lagged import LagSchedule, LinearLag
-from diffusion.config.times import DiscreteTimes, LogitNormalTimes, Times
+from diffusion.config.times import DiscreteTimes, LogitNormalTimes, RolloutTimes, Times
 
 LabelSmoothing = Annotated[float, Field(ge=0, lt=0.5)]
 """Share of the labels that are taken to be wrong."""
@@ -64,8 +64,8 @@ class NftConfig:
     """How far the implicit positive and negative policies lie from the old one. Released: 1, for OCR 0.1."""
     advantages: Literal["all", "positive_only", "negative_only", "one_only", "binary"] = "all"
     """Which part of the advantages counts: all, one sign, 1 for every positive one, or their sign."""
-    times: Times = field(default_factory=lambda: DiscreteTimes(draws=10, initial="allow", until=1.0))
-    """At which times the final picture is noised again. All of the rollout's: draws = rollout.num_inference_steps."""
+    times: Times = field(default_factory=RolloutTimes)
+    """At which times the final picture is noised again. Released: all of the rollout's."""
     kl_beta: NonNegativeFloat = 1e-4
     """Weight of the squared velocity difference to the base model; 0 saves that pass."""
     lagged: LagSchedule = field(default_factory=lambda: LinearLag(per_step=0.001, max_decay=0.5))

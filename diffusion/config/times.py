@@ -25,6 +25,16 @@ class DiscreteTimes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RolloutTimes:
+    """Times of the rollout's whole schedule, pure noise included, one from each of `draws` strata."""
+
+    kind: Literal["rollout"] = "rollout"
+    """Selects this density."""
+    draws: PositiveInt = 10
+    """Times T per sample and update; `rollout.num_inference_steps` of them are all, each once."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class UniformTimes:
     """Stratified uniform times in [lowest, 1], different for each sample, then shifted."""
 
@@ -66,4 +76,6 @@ class NoiseScheduleTimes:
     """Times T per sample and update."""
 
 
-Times = Annotated[DiscreteTimes | UniformTimes | LogitNormalTimes | NoiseScheduleTimes, Field(discriminator="kind")]
+Times = Annotated[
+    DiscreteTimes | RolloutTimes | UniformTimes | LogitNormalTimes | NoiseScheduleTimes, Field(discriminator="kind")
+]

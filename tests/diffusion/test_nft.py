@@ -11,13 +11,13 @@ from torch.testing import assert_close
 from align.config.shared import TrainingConfig
 from align.engine.random import keyed_normal
 from align.errors import AlignError
-from diffusion.config import ConstantLag, DiscreteTimes, LinearLag, LogitNormalTimes, NftConfig
+from diffusion.config import ConstantLag, LinearLag, LogitNormalTimes, NftConfig, RolloutTimes
 from diffusion.timesteps import draw_times
 
 from .models.assembled import RUN, Assembled, assemble
 from .models.miniature_unet import miniature_sd2
 
-ALL_TIMES = DiscreteTimes(draws=5, initial="allow", until=1.0)
+ALL_TIMES = RolloutTimes(draws=5)
 NFT = replace(RUN, algorithm=NftConfig(times=ALL_TIMES))
 
 
