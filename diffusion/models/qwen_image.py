@@ -7,6 +7,7 @@ The autoencoder is made for films: a picture is its first frame, and latents are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -50,6 +51,18 @@ class QwenImage(DiffusionPipelineModel):
     @classmethod
     def _around(cls, pipeline: Any, config: QwenImageModel) -> Self:
         return cls(pipeline, config.max_sequence_length, config.path)
+
+    def lora_targets(self, names: str | Sequence[str]) -> tuple[str, ...]:
+        """The layers of a named set, or the given endings themselves.
+
+        Of the last block, layers that only the prompt's tokens go through are left out: nothing reads these tokens any
+        more. An adapter there would get no gradient, which stops distributed training.
+        """
+        if not isinstance(names, str):
+            return tuple(names)
+        linear = [name for name, module in self.network.named_modules() if isinstance(module, nn.Linear)]
+        unread = unread_layers(self.pipeline.transformer.config.num_layers)
+        return tuple(name for name in linear if self.targets.adapts(names, f"{name}.weight") and name not in unread)
 
     def times(self, num_inference_steps: int, resolution: int | None = None) -> Float[Tensor, "t"]:
         """The scheduler's sigmas from evenly spaced ones, 1 .. 1/n, and 0, shifted by the picture's size.
@@ -124,6 +137,12 @@ class QwenImage(DiffusionPipelineModel):
 
     def _encode_pixels(self, pixels: Tensor) -> Tensor:
         return super()._encode_pixels(pixels.unsqueeze(2))[:, :, 0]
+
+
+def unread_layers(num_layers: int) -> tuple[str, ...]:
+    """Layers of the last block through which nothing reaches the picture."""
+    block = f"transformer_blocks.{num_layers - 1}"
+    return tuple(f"{block}.{name}" for name in ("attn.to_add_out", "txt_mlp.net.0.proj", "txt_mlp.net.2"))
 
 
 def guided_at_equal_length(

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from align.engine.adapters import Policy
 from align.engine.random import keyed_normal
 from diffusion.models.base import Conditioning
-from diffusion.models.qwen_image import QwenImage, guided_at_equal_length
+from diffusion.models.qwen_image import QwenImage, guided_at_equal_length, unread_layers
 
-from .families import probe
+from .families import adapted, disturb, probe
 from .miniature import PROMPTS
 from .miniature_qwen_image import LENGTH, miniature_qwen_image
 
@@ -66,6 +67,27 @@ def test_guidance_at_equal_length_has_gradients_everywhere():
     zeros = torch.zeros(1, 1, 4, requires_grad=True)
     guided_at_equal_length(zeros, zeros, 3.0).sum().backward()
     assert torch.isfinite(zeros.grad).all()
+
+
+@pytest.mark.parametrize("targets", ["attention", "feed_forward", "all_linear"])
+def test_every_adapter_gets_a_gradient(targets):
+    """A layer without one would stop distributed training: the last block's text output is left out."""
+    model = miniature_qwen_image()
+    policy = adapted(model, targets)
+    disturb(policy)
+    model.predict(policy.module, *probe(model)).sum().backward()
+    assert all(weight.grad is not None for weight in policy.trainable_parameters().values())
+    layers = {name.rpartition(".lora_")[0] for name in policy.trainable_parameters()}
+    assert not layers & set(unread_layers(2))
+    assert any(layer.startswith("transformer_blocks.0.") for layer in layers)
+
+
+def test_only_the_unread_layers_get_none():
+    model = miniature_qwen_image()
+    policy = Policy.full(model.network)
+    model.predict(policy.module, *probe(model)).sum().backward()
+    without = {name.rpartition(".")[0] for name, weight in policy.trainable_parameters().items() if weight.grad is None}
+    assert without == set(unread_layers(2))
 
 
 def test_what_guidance_compares_with_is_one_space(model):
