@@ -74,6 +74,7 @@ class Chained:
 def chained(
     config: DiffusionRun = FLOW,
     *,
+    model: DiffusionModel | None = None,
     reward: Callable | None = None,
     processes: Processes | None = None,
     **algorithm: object,
@@ -81,13 +82,14 @@ def chained(
     """The parts for a configuration; keywords change the algorithm's settings.
 
     Args:
-        config: the run; its sampler decides which miniature is taken.
+        config: the run; its sampler decides which miniature is taken where no model is given.
+        model: another miniature.
         reward: a function of `images` in place of the configured one.
         processes: of the collector.
         algorithm: settings.
     """
     config = replace(config, algorithm=replace(config.algorithm, **algorithm))
-    model = miniature_sd15() if isinstance(config.rollout.sampler, DdimSampler) else miniature()
+    model = model or (miniature_sd15() if isinstance(config.rollout.sampler, DdimSampler) else miniature())
     policy = make_policy(config, model, keep_reference=True)
     scorer = Scorer(config.rewards)
     if reward is not None:

@@ -31,7 +31,7 @@ from diffusion.models.base import Conditioning
 from diffusion.models.flux import Flux
 from diffusion.models.packing import pack
 from diffusion.models.pipeline import DiffusionPipelineModel
-from diffusion.models.qwen_image import QwenImage
+from diffusion.models.qwen_image import QwenImage, unread_layers
 from diffusion.models.sana import Sana
 from diffusion.models.sd3 import StableDiffusion3
 from diffusion.models.sdxl import StableDiffusionXL
@@ -68,6 +68,7 @@ class Family:
         guided_twice: whether guidance is a second pass, which is skipped at scale 1.
         guided_call: the arguments of that call for a scale.
         guided: the pipeline's formula, of the outputs without and with the prompt and the scale.
+        unread: layers of the blocks that no named set of adapters takes, because nothing reads them.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Family:
     guided: Callable[[Tensor, Tensor, float], Tensor] = lambda without, given, scale: (
         without + scale * (given - without)
     )
+    unread: tuple[str, ...] = ()
 
     def around(self, pipeline: Any) -> DiffusionPipelineModel:
         """The model around a pipeline."""
@@ -158,6 +160,7 @@ FAMILIES = (
         latents=pack,
         guided_call=qwen_guidance,
         guided=guided_squares,
+        unread=unread_layers(2),
     ),
 )
 
@@ -168,8 +171,8 @@ def resolution(model: DiffusionPipelineModel) -> int:
 
 
 def noise(model: DiffusionPipelineModel) -> Tensor:
-    """Initial latents, one for each of `PROMPTS`."""
-    return keyed_normal(model.latent_shape(resolution(model)), INDEX, "start")
+    """Initial latents, one for each of `PROMPTS`; those of a rollout whose key is "start"."""
+    return keyed_normal(model.latent_shape(resolution(model)), INDEX, "start", "latents")
 
 
 @torch.no_grad()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,18 +12,27 @@ from torch.testing import assert_close
 
 from align.engine.adapters import Policy
 from align.errors import AlignError
+from diffusion.config import CpsSampler, DanceSdeSampler, DdimSampler, FlowSdeSampler, OdeSampler, Sampler
 from diffusion.models import load_model
 from diffusion.models.base import Conditioning
 from diffusion.models.locate import ModelError
 from diffusion.models.lora import load_lora
 from diffusion.models.pipeline import DiffusionPipelineModel
-from diffusion.paths import DdpmPath
+from diffusion.paths import DdpmPath, FlowPath
+from diffusion.rollout import SamplerSettings, sample_latents
 
+from .chained import FLOW as CHAIN
+from .chained import chained
 from .families import FAMILIES, INDEX, SIDE, STEPS, Family, adapted, disturb, drawn, noise, probe, resolution
 from .miniature import PROMPTS
 
-# Matrix products of other batch sizes are summed in another order.
+# Matrix products of other batch sizes, or of weights at other addresses, are summed in another order.
 BATCHED = {"rtol": 1e-4, "atol": 1e-5}
+
+NOISELESS = {
+    FlowPath: (FlowSdeSampler(noise_level=0.0), DanceSdeSampler(noise_level=0.0), CpsSampler(noise_level=0.0)),
+    DdpmPath: (DdimSampler(eta=0.0),),
+}
 
 
 @pytest.fixture(scope="module", params=FAMILIES, ids=lambda family: family.name)
@@ -135,6 +146,58 @@ def test_our_rollout_draws_the_pipelines_own_pictures(family, model):
         assert np.asarray(ours[0]).std() > 5
 
 
+def rolled_out(model: DiffusionPipelineModel, sampler: Sampler) -> torch.Tensor:
+    """Final latents of a rollout in two batches, from the noise of `noise`."""
+    settings = SamplerSettings(
+        sampler=sampler, num_inference_steps=STEPS, guidance_scale=2.0, resolution=resolution(model)
+    )
+    conditioning = model.encode(PROMPTS)
+    return torch.cat(
+        [
+            sample_latents(model, model.network, conditioning.select(rows), rows, settings, "start")
+            for rows in INDEX.split(3)
+        ]
+    )
+
+
+def test_no_noise_is_the_ode_sampler(model):
+    """Every random step rule of the model's path at noise 0, and the rollout's ODE, against a plain loop."""
+    expected = drawn(model, guidance_scale=2.0)
+    assert_close(rolled_out(model, OdeSampler()), expected, **BATCHED)
+    for rule in NOISELESS[type(model.path)]:
+        assert_close(rolled_out(model, rule), expected, **BATCHED)
+
+
+def test_noise_moves_every_rule(model):
+    """So that the test above is about the noise and not about rules that never draw any."""
+    expected = drawn(model, guidance_scale=2.0)
+    for rule in NOISELESS[type(model.path)]:
+        level = "eta" if isinstance(rule, DdimSampler) else "noise_level"
+        assert (rolled_out(model, replace(rule, **{level: 0.5})) - expected).abs().max() > 0.01
+
+
+def test_the_ratio_is_exactly_one_before_the_first_update(family):
+    """A guided rollout in batches of 8, an update in micro-batches of 4: exactly 1, and off 1 after a change.
+
+    The recomputed log-probabilities differ from the stored ones by rounding only.
+    """
+    model = family.build()
+    flow = not isinstance(model.path, DdpmPath)
+    sampler = FlowSdeSampler(noise_level=0.7) if flow else DdimSampler(eta=1.0)
+    rollout = replace(CHAIN.rollout, sampler=sampler, guidance_scale=2.0, resolution=resolution(model))
+    parts = chained(replace(CHAIN, rollout=rollout), model=model)
+    batch = parts.method.collect(1)
+    parts.method.prepare_update(0, batch)
+    pieces = [piece for rows in torch.arange(len(batch)).split(4) for piece in batch.select(rows).passes()]
+    for piece in pieces:
+        metrics = parts.method.loss(piece).metrics
+        assert metrics["ratio_deviation"] == 0
+        assert metrics["log_prob_mismatch"] < 1e-4
+    parts.disturb()
+    parts.method.prepare_update(1, batch)
+    assert any(parts.method.loss(piece).metrics["ratio_deviation"] > 1e-5 for piece in pieces)
+
+
 def test_times_are_decreasing_and_the_schedulers(family, model):
     times = model.times(STEPS, resolution(model))
     assert (times.shape, times.dtype) == ((STEPS + 1,), torch.float32)
@@ -179,7 +242,7 @@ def test_pictures_and_latents_are_inverse_in_scale(model):
     latents = noise(model)
     images = model.decode(latents)
     assert [image.size for image in images] == [(resolution(model), resolution(model))] * len(PROMPTS)
-    assert grey_levels_apart(model.decode(latents[2:3]), images[2:3]) == 0  # whatever the batch
+    assert grey_levels_apart(model.decode(latents[2:3]), images[2:3]) <= 1  # whatever the batch, but for rounding
     assert model.encode_images(images).shape == latents.shape
     assert model.encode_images(images).dtype == torch.float32
     assert_close(model._scaled(model._unscaled(latents)), latents, rtol=1e-5, atol=1e-5)
@@ -217,7 +280,8 @@ def test_named_layers_are_found_in_the_blocks(family, targets):
         for name, weight in family.build().network.named_parameters()
         if weight.ndim == 2 or (weight.ndim == 4 and targets != "all_linear")
     }
-    assert layers == {name.removesuffix(".weight") for name in weights if model.targets.adapts(targets, name)}
+    named = {name.removesuffix(".weight") for name in weights if model.targets.adapts(targets, name)}
+    assert layers == named - set(family.unread)
 
 
 def test_a_layer_that_is_not_there_is_refused(family):
@@ -230,19 +294,21 @@ def test_a_layer_that_is_not_there_is_refused(family):
 def test_a_saved_adapter_draws_the_same_pictures_in_stock_diffusers_and_here(family, model, tmp_path):
     trained = family.build()
     policy = adapted(trained)
-    disturb(policy)
-    ours = trained.decode(drawn(trained, policy.module))
+    disturb(policy, 0.1)
+    latents = drawn(trained, policy.module)
     trained.save(tmp_path / "weights", policy)
-    assert grey_levels_apart(ours, model.decode(drawn(model))) > 5
+    assert grey_levels_apart(trained.decode(latents), model.decode(drawn(model))) > 5
 
-    stock = family.pipeline(0)
-    stock.load_lora_weights(tmp_path / "weights")
-    assert grey_levels_apart(ours, family.stock_pictures(family.around(stock), 1.0)) <= 1
+    pipeline = family.pipeline(0)
+    pipeline.load_lora_weights(tmp_path / "weights")
+    stock = family.around(pipeline)
+    assert_close(drawn(stock), latents, **BATCHED)
+    assert grey_levels_apart(trained.decode(latents), family.stock_pictures(stock, 1.0)) <= 1
 
     again = family.build()
     other = adapted(again)
     load_lora(tmp_path / "weights", other)
-    assert_close(drawn(again, other.module), drawn(trained, policy.module), rtol=0, atol=0)
+    assert_close(drawn(again, other.module), latents, **BATCHED)
 
 
 def test_a_saved_pipeline_after_full_fine_tuning_draws_the_same_pictures(family, model, tmp_path):
@@ -253,7 +319,7 @@ def test_a_saved_pipeline_after_full_fine_tuning_draws_the_same_pictures(family,
     assert (ours - drawn(model)).abs().max() > 1e-2
     trained.save(tmp_path, policy)
     again = load_model(family.settings_of(tmp_path, lora=None))
-    assert_close(drawn(again), ours, **BATCHED)  # weights from a file lie at other addresses: other kernels, other sums
+    assert_close(drawn(again), ours, **BATCHED)
 
 
 # --- precision and identity -------------------------------------------------------------------------------------------
