@@ -9,10 +9,11 @@ Under FSDP2 the weights, and all copies that are made of them here, are spread o
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,9 @@ from align.errors import AlignError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+T = TypeVar("T")
+_DOOR = "called_through"
 
 
 class Policy:
@@ -93,6 +97,7 @@ class Policy:
     def prepare(self, accelerator: Accelerator) -> None:
         """Move to the device, put the forward pass under autocast, wrap for several processes or spread over them."""
         spreading = fsdp.applies(accelerator)
+        self.module.forward = _with_door(self.module, self.module.forward)
         with warnings.catch_warnings():
             # Newer torch renames what `start_accelerator` sets; Accelerate does not know the new name yet.
             warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
@@ -107,6 +112,14 @@ class Policy:
                 name: spread(tensor.to(accelerator.device), self._weights[name])
                 for name, tensor in self._original.items()
             }
+
+    def through(self, function: Callable[..., T], *args: object, **kwargs: object) -> T:
+        """`function(module, *args, **kwargs)` as one pass with gradient of the network; after `prepare`.
+
+        For methods that call parts of a network: DDP and FSDP2 see passes through the whole of it only. Several parts
+        may be called inside, each once or often; tensors that carry gradients out are returned.
+        """
+        return self.network(*args, **kwargs, **{_DOOR: function})
 
     def compile(self, backend: str = "inductor") -> None:
         """Compile each repeated block in place; before `prepare`. See `align.engine.compilation`."""
@@ -245,3 +258,12 @@ class Policy:
 
     def _rewritten(self) -> AbstractContextManager[None]:
         return nullcontext() if self._sharded is None else self._sharded.rewritten()
+
+
+def _with_door(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:  # Any: networks' own signatures
+    @functools.wraps(forward)
+    def door(*args: Any, **kwargs: Any) -> Any:
+        function = kwargs.pop(_DOOR, None)
+        return forward(*args, **kwargs) if function is None else function(module, *args, **kwargs)
+
+    return door

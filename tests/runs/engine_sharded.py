@@ -92,6 +92,25 @@ def check_export(folder: Path, alone: Policy, spread: Policy, *, main: bool) -> 
     assert {is_sharded(weight) for weight in spread.state_dict().values()} == {True}
 
 
+def check_parts(accelerator: Accelerator) -> None:
+    """A language model's body and head called one by one, with tied weights, give the gradients of the whole pass.
+
+    float32 sums of a head called in two pieces.
+    """
+
+    def parts(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
+        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
+        return torch.cat([model.lm_head(hidden[:, :3]), model.lm_head(hidden[:, 3:])], 1)
+
+    alone, spread = KINDS["qwen"].policy("full"), KINDS["qwen"].policy("full")
+    spread.prepare(accelerator)
+    KINDS["qwen"].run(alone.network, "full").square().sum().backward()
+    spread.through(parts, torch.arange(6).reshape(1, 6)).square().sum().backward()
+    for key, weight in alone.trainable_parameters().items():
+        gradient = whole(spread.trainable_parameters()[key].grad)
+        torch.testing.assert_close(gradient, weight.grad, rtol=1e-4, atol=1e-6, msg=key)
+
+
 def check_half_precision(accelerator: Accelerator) -> None:
     """Gathered weights in bfloat16 (what a GPU gets) under autocast: float32 gradients, near those of autocast alone.
 
@@ -124,6 +143,7 @@ def main(text: str) -> None:
         accelerator = start_accelerator()
         check_networks(Path(asked["directory"]) / "networks", accelerator)
         check_half_precision(accelerator)
+        check_parts(accelerator)
     print("all scenarios ran", flush=True)
 
 

@@ -229,6 +229,23 @@ def test_bf16_runs_the_network_in_bf16_and_hands_out_float32(net: Net):
     assert {weight.grad.dtype for weight in policy.trainable_parameters().values()} == {torch.float32}
 
 
+def test_parts_of_a_network_are_called_through_it(net: Net):
+    """As a language model's body and head are; under autocast too, with float32 out, as the whole network."""
+    policy = Policy.full(net)
+    policy.prepare(start_accelerator("bf16"))
+
+    def twice_the_head(module: Net, x: Tensor) -> Tensor:
+        for block in module.blocks:
+            x = block(x)
+        return torch.cat([module.head(x[:1]), module.head(x[1:])])
+
+    out = policy.through(twice_the_head, X)
+    assert out.dtype == torch.float32
+    assert torch.equal(out, policy.network(X))
+    out.sum().backward()
+    assert all(weight.grad is not None for weight in policy.trainable_parameters().values())
+
+
 def test_gradient_checkpointing_is_refused_where_there_is_none(net: Net):
     with pytest.raises(AlignError, match="gradient_checkpointing=false"):
         lora(net).enable_gradient_checkpointing()
