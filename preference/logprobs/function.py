@@ -51,9 +51,10 @@ class ChunkedLogProbs(torch.autograd.Function):
             pulls = torch.empty_like(hidden, dtype=work.narrow) if hidden_grad else None
             kept: list[Tensor] = []
             for rows in work.rows():
-                logits = work.logits(rows, keep=room >= work.size(rows))
-                if room >= work.size(rows):
-                    room -= work.size(rows)
+                # The first chunks are kept, not any that fit: the backward pass counts them off.
+                room = room - work.size(rows) if room >= work.size(rows) else -1
+                logits = work.logits(rows, keep=room >= 0)
+                if room >= 0:
                     kept.append(logits)
                 highest = logits.amax(dim=1)
                 weights = work.exponentials(logits, highest)

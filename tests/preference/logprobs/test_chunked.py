@@ -12,8 +12,10 @@ from preference.logprobs.chunked import budget_of
 
 TOKENS, WIDTH, VOCABULARY = 13, 8, 37
 ROW = 16 * VOCABULARY  # bytes of a token in float64: logits and their exponentials
-BUDGETS = [1, 3 * ROW, 5 * ROW, 10**9]
-"""One token a chunk and nothing kept; three and five tokens a chunk, some chunks kept; everything at once."""
+BUDGETS = [1, 3 * ROW, 4 * ROW - 1, 5 * ROW, 10**9]
+"""One token a chunk, nothing kept; three tokens, two chunks kept; the same with room for the last, short chunk, too;
+five tokens; everything at once.
+"""
 
 
 def inputs(dtype=torch.float64, columns=1, seed=0):
