@@ -18,14 +18,13 @@ networks. With gradient checkpointing a block keeps its input only, and one whol
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import singledispatch
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from diffusion.config.models import FluxModel, QwenImageModel, SanaModel, Sd3Model, SdxlModel, StableDiffusionModel
+from diffusion.models.files import Json, ModelFiles
 from diffusion.models.locate import t5_tokens
 
 NUMBER = 2  # bytes
@@ -36,10 +35,6 @@ UNET_TRANSFORMER = 68  # bytes per latent pixel and channel
 UNET_RESNET = (
     3 * NUMBER
 )  # per latent pixel and channel that comes in or goes out: inputs of norm, activation, convolution
-CLIP_TOKENS = 77
-NATIVE_SIDE = 128  # latent pixels of FLUX and Qwen-Image, whose networks do not say
-
-Json: TypeAlias = Mapping[str, Any]  # JSON values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,52 +48,6 @@ class Kept:
 
     whole: int
     checkpointed: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelFiles:
-    """Settings in a model folder.
-
-    Attributes:
-        network: of the trained network.
-        autoencoder: of the autoencoder.
-        clip_tokens: most tokens of the first tokenizer.
-    """
-
-    network: Json
-    autoencoder: Json
-    clip_tokens: int = CLIP_TOKENS
-
-    @classmethod
-    def read(cls, folder: Path, part: str) -> ModelFiles:
-        """The settings of a pipeline folder whose trained network is the component `part`.
-
-        Raises:
-            OSError: no such file.
-            ValueError: no JSON.
-        """
-        tokenizer = folder / "tokenizer" / "tokenizer_config.json"
-        limit = _json(tokenizer).get("model_max_length", CLIP_TOKENS) if tokenizer.is_file() else CLIP_TOKENS
-        return cls(
-            network=_json(folder / part / "config.json"),
-            autoencoder=_json(folder / "vae" / "config.json"),
-            clip_tokens=min(limit, CLIP_TOKENS),
-        )
-
-    def side(self, resolution: int | None) -> int:
-        """Latent pixels along a side."""
-        if resolution is None:
-            return self.network.get("sample_size") or NATIVE_SIDE
-        levels = next(
-            len(self.autoencoder[name]) - fewer
-            for name, fewer in (
-                ("block_out_channels", 1),
-                ("encoder_block_out_channels", 1),
-                ("temperal_downsample", 0),
-            )
-            if name in self.autoencoder
-        )
-        return resolution // 2**levels
 
 
 @singledispatch
@@ -176,8 +125,9 @@ def unet_blocks(network: Json, side: int) -> Iterator[Kept]:
             width = wide
             skips.append(wide)
         skips += [wide] if level + 1 < len(widths) else []
-    yield from _pair(pixels, width, width, depths[-1])
-    yield from _pair(pixels, width, width, 0)
+    lowest = (side >> (len(widths) - 1)) ** 2
+    yield from _pair(lowest, width, width, depths[-1])
+    yield from _pair(lowest, width, width, 0)
     for level, kind in zip(reversed(range(len(widths))), network["up_block_types"], strict=True):
         pixels, wide = (side >> level) ** 2, widths[level]
         for _ in range(repeats + 1):
@@ -208,7 +158,3 @@ def _transformer(network: Json, tokens: int, layers: int, all_layers: int, one_l
     """
     numbers = tokens * network["num_attention_heads"] * network["attention_head_dim"]
     return Kept(whole=numbers * all_layers, checkpointed=numbers * (NUMBER * layers + one_layer))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -32,7 +32,9 @@ from diffusion.config import (
     SftConfig,
 )
 from diffusion.inputs import providers_for
+from diffusion.models.files import ModelFiles, latent_unit, misfit
 from diffusion.models.locate import locate
+from diffusion.models.targets import NETWORKS
 from diffusion.needs import is_offline
 from diffusion.prompts import PromptSet, read_prompts
 from diffusion.strata import discrete_strata
@@ -81,12 +83,24 @@ def _check_recipe(config: DiffusionRun) -> Iterator[Problem]:
 
 
 def _check_model(config: DiffusionRun) -> Iterator[Problem]:
-    if config.model.path.startswith("builtin:tiny"):
-        return  # part of the package
     try:
-        locate(config.model.path, PIPELINES[config.model.kind])
+        source = locate(config.model.path, PIPELINES[config.model.kind])
     except AlignError as error:
         yield Problem(keys=("model.path",), message=error.message, way_out=error.way_out)
+        return
+    if config.rollout.resolution is not None:
+        yield from _check_resolution(config, Path(source), config.rollout.resolution)
+
+
+def _check_resolution(config: DiffusionRun, folder: Path, resolution: int) -> Iterator[Problem]:
+    """A size that autoencoder and network cannot halve; for a hub id that is found when the model is loaded."""
+    try:
+        files = ModelFiles.read(folder, NETWORKS[config.model.kind].part)
+        problem = misfit(resolution, files.factor() * latent_unit(config.model, files))
+    except (OSError, KeyError, ValueError, StopIteration):
+        return
+    if problem is not None:
+        yield Problem(keys=("rollout.resolution", "model.path"), message=problem[0], way_out=problem[1])
 
 
 def _check_prompts(config: DiffusionRun) -> Iterator[Problem]:

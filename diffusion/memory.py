@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from align.config.shared import LoraConfig
-from diffusion.activations import Kept, ModelFiles, kept_by
+from diffusion.activations import Kept, kept_by
 from diffusion.arithmetic import counted_rollout, guidance_factor, micro_batch_rows
 from diffusion.config import DiffusionRun, Sd3Model
 from diffusion.inputs import keeps_reference
+from diffusion.models.files import ModelFiles
 from diffusion.models.locate import t5_tokens
 from diffusion.models.targets import NETWORKS, LoraTargets
 from diffusion.needs import lagged_copies, network_rows

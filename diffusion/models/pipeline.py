@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusion.models.base import Conditioning, PromptCache
+from diffusion.models.files import misfit
 from diffusion.models.locate import ModelError, locate
 from diffusion.models.lora import save_lora
 from diffusion.models.parking import Parking
@@ -185,13 +186,8 @@ class DiffusionPipelineModel(ABC):
         factor, patch = self.pipeline.vae_scale_factor, self._patch_size()
         if resolution is None:
             return (channels, side, side)
-        unit = factor * patch
-        if resolution % unit or resolution < unit:
-            nearest = max(unit, round(resolution / unit) * unit)
-            raise ModelError(
-                f"rollout.resolution is {resolution}; this model draws multiples of {unit} pixels.",
-                way_out=f"The nearest possible resolution is {nearest}.",
-            )
+        if (problem := misfit(resolution, factor * patch)) is not None:
+            raise ModelError(problem[0], way_out=problem[1])
         return (channels, resolution // factor, resolution // factor)
 
     @torch.no_grad()
@@ -260,14 +256,17 @@ class DiffusionPipelineModel(ABC):
     def _path(self) -> NoisePath:
         return FlowPath()
 
+    def _config(self) -> Any:  # what diffusers read from the network's config.json
+        return getattr(self.pipeline, self.part).config
+
     def _latent_size(self) -> tuple[int, int]:
         """Channels and native side of a latent."""
-        config = self.network.config
+        config = self._config()
         return config.in_channels, config.sample_size
 
     def _patch_size(self) -> int:
         """Latent pixels along a side of what the network takes as one token, or halves away on its way down."""
-        return self.network.config.patch_size
+        return self._config().patch_size
 
     def _unscaled(self, latents: Tensor) -> Tensor:
         """What the autoencoder takes: latents without the pipeline's scaling and shift."""
@@ -289,10 +288,10 @@ class DiffusionPipelineModel(ABC):
 
     def _last_weight(self) -> Tensor:
         """A weight that differs between checkpoints, for the fingerprint."""
-        return self.network.proj_out.weight
+        return self.network.get_submodule("proj_out").get_parameter("weight")
 
     def _size(self) -> dict[str, str]:
-        config = self.network.config
+        config = self._config()
         return {"layers": str(config.num_layers), "width": str(config.num_attention_heads * config.attention_head_dim)}
 
     def _modules(self) -> list[nn.Module]:

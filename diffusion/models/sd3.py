@@ -74,7 +74,7 @@ class StableDiffusion3(DiffusionPipelineModel):
         return Conditioning({"embeddings": cast("Tensor", embeddings), "pooled": cast("Tensor", pooled)})
 
     def _forward(self, network: nn.Module, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        dtype = self.network.pos_embed.proj.weight.dtype  # of the base; adapters are always float32
+        dtype = self.pipeline.transformer.pos_embed.proj.weight.dtype  # of the base; adapters are always float32
         return network(
             hidden_states=x_t.to(dtype),
             timestep=t.to(torch.float32) * TRAIN_TIMESTEPS,

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from diffusion.models.base import Conditioning
 from diffusion.models.ddpm_schedule import ddim_times, ddpm_path
+from diffusion.models.files import halved_by
 from diffusion.models.pipeline import DiffusionPipelineModel
 from diffusion.models.targets import UNET
-from diffusion.models.unet import check_unet, described, last_weight, native_latents, smallest_square
+from diffusion.models.unet import check_unet, described, last_weight, native_latents
 from diffusion.paths import DdpmPath
 
 if TYPE_CHECKING:
@@ -32,15 +33,18 @@ class StableDiffusionXL(DiffusionPipelineModel):
     Args:
         pipeline: the loaded pipeline.
         source: where it came from, for messages.
+
+    Attributes:
+        schedule: the noise schedule, which is the path.
     """
 
     pipeline_class = "StableDiffusionXLPipeline"
     part = "unet"
     targets = UNET
-    path: DdpmPath
 
     def __init__(self, pipeline: StableDiffusionXLPipeline, source: str = "") -> None:
         check_unet(pipeline.unet, pipeline.vae.config["latent_channels"], source)
+        self.schedule = ddpm_path(pipeline.scheduler, source)
         super().__init__(pipeline, source)
 
     @classmethod
@@ -72,7 +76,7 @@ class StableDiffusionXL(DiffusionPipelineModel):
         return Conditioning({name: torch.zeros_like(tensor) for name, tensor in like.tensors.items()})
 
     def _forward(self, network: nn.Module, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        dtype = self.network.conv_in.weight.dtype  # of the base; adapters are always float32
+        dtype = self.pipeline.unet.conv_in.weight.dtype  # of the base; adapters are always float32
         factor = self.pipeline.vae_scale_factor
         added = {
             "text_embeds": conditioning["pooled"].to(dtype),
@@ -80,20 +84,20 @@ class StableDiffusionXL(DiffusionPipelineModel):
         }
         return network(
             x_t.to(dtype),
-            self.path.index(t),
+            self.schedule.index(t),
             encoder_hidden_states=conditioning["embeddings"].to(dtype),
             added_cond_kwargs=added,
             return_dict=False,
         )[0]
 
     def _path(self) -> DdpmPath:
-        return ddpm_path(self.pipeline.scheduler, self.source)
+        return self.schedule
 
     def _latent_size(self) -> tuple[int, int]:
         return native_latents(self.network)
 
     def _patch_size(self) -> int:
-        return smallest_square(self.network)
+        return halved_by(self.pipeline.unet.config.block_out_channels)
 
     def _unscaled(self, latents: Tensor) -> Tensor:
         mean, std = self._statistics(latents)
@@ -115,7 +119,7 @@ class StableDiffusionXL(DiffusionPipelineModel):
         return last_weight(self.network)
 
     def _size(self) -> dict[str, str]:
-        return {**described(self.network), "prediction": self.path.prediction_type}
+        return {**described(self.network), "prediction": self.schedule.prediction_type}
 
 
 def size_ids(rows: int, height: int, width: int, device: torch.device) -> Float[Tensor, "n 6"]:

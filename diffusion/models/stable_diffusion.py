@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from diffusion.models.base import Conditioning
 from diffusion.models.ddpm_schedule import ddim_times, ddpm_path
+from diffusion.models.files import halved_by
 from diffusion.models.pipeline import DiffusionPipelineModel
 from diffusion.models.targets import UNET
-from diffusion.models.unet import check_unet, described, last_weight, native_latents, smallest_square
+from diffusion.models.unet import check_unet, described, last_weight, native_latents
 from diffusion.paths import DdpmPath
 
 if TYPE_CHECKING:
@@ -31,15 +32,18 @@ class StableDiffusion(DiffusionPipelineModel):
     Args:
         pipeline: the loaded pipeline.
         source: where it came from, for messages.
+
+    Attributes:
+        schedule: the noise schedule, which is the path.
     """
 
     pipeline_class = "StableDiffusionPipeline"
     part = "unet"
     targets = UNET
-    path: DdpmPath
 
     def __init__(self, pipeline: StableDiffusionPipeline, source: str = "") -> None:
         check_unet(pipeline.unet, pipeline.vae.config["latent_channels"], source)
+        self.schedule = ddpm_path(pipeline.scheduler, source)
         super().__init__(pipeline, source)
 
     @classmethod
@@ -62,25 +66,25 @@ class StableDiffusion(DiffusionPipelineModel):
         return Conditioning({"embeddings": embeddings})
 
     def _forward(self, network: nn.Module, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        dtype = self.network.conv_in.weight.dtype  # of the base; adapters are always float32
+        dtype = self.pipeline.unet.conv_in.weight.dtype  # of the base; adapters are always float32
         return network(
             x_t.to(dtype),
-            self.path.index(t),
+            self.schedule.index(t),
             encoder_hidden_states=conditioning["embeddings"].to(dtype),
             return_dict=False,
         )[0]
 
     def _path(self) -> DdpmPath:
-        return ddpm_path(self.pipeline.scheduler, self.source)
+        return self.schedule
 
     def _latent_size(self) -> tuple[int, int]:
         return native_latents(self.network)
 
     def _patch_size(self) -> int:
-        return smallest_square(self.network)
+        return halved_by(self.pipeline.unet.config.block_out_channels)
 
     def _last_weight(self) -> Tensor:
         return last_weight(self.network)
 
     def _size(self) -> dict[str, str]:
-        return {**described(self.network), "prediction": self.path.prediction_type}
+        return {**described(self.network), "prediction": self.schedule.prediction_type}

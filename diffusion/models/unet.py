@@ -34,11 +34,6 @@ def check_unet(unet: Any, latent_channels: int, source: str) -> None:  # Any: di
         )
 
 
-def smallest_square(unet: Any) -> int:
-    """Latent pixels along a side of what becomes one pixel at the lowest level: every level but the last halves."""
-    return 2 ** (len(unet.config.block_out_channels) - 1)
-
-
 def native_latents(unet: Any) -> tuple[int, int]:
     """Channels and native side of a latent."""
     return unet.config.in_channels, unet.config.sample_size

@@ -18,7 +18,7 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-from diffusion.activations import ModelFiles, kept_by, unet_blocks
+from diffusion.activations import kept_by, unet_blocks
 from diffusion.config.models import (
     FluxModel,
     Model,
@@ -28,6 +28,7 @@ from diffusion.config.models import (
     SdxlModel,
     StableDiffusionModel,
 )
+from diffusion.models.files import ModelFiles
 
 WIDTH = {"num_attention_heads": 8, "attention_head_dim": 64}
 AUTOENCODER = {"block_out_channels": [1, 1, 1, 1]}
