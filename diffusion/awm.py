@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from jaxtyping import Float
@@ -61,7 +61,7 @@ class Awm:
 
     def __init__(self, collector: Collector, *, model: DiffusionModel, policy: Policy, timer: Callable) -> None:
         config = collector.config
-        self.config: AwmConfig = config.algorithm
+        self.config = cast("AwmConfig", config.algorithm)
         _check_path(self.config, model)
         self._run, self._collector, self._model, self._policy, self._timer = config, collector, model, policy, timer
         self._step = 0

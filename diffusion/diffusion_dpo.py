@@ -16,7 +16,7 @@ Papers (Wallace et al., arXiv:2311.12908; Liu et al., arXiv:2501.13918) -> relea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -57,7 +57,7 @@ class DiffusionDpo:
         processes: Processes,
         timer: Callable,
     ) -> None:
-        self.config: DiffusionDpoConfig = config.algorithm
+        self.config = cast("DiffusionDpoConfig", config.algorithm)
         self._steps = StoredSteps(config, self.config.data, pictures, model=model, processes=processes, timer=timer)
         self._prober = Prober(config, self.config.times, model=model, policy=policy, timer=timer)
         self._step = self._unreadable = 0

@@ -20,7 +20,7 @@ Paper (Zheng et al., arXiv:2509.16117) -> released code -> here:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
@@ -53,7 +53,7 @@ class Nft:
 
     def __init__(self, collector: Collector, *, model: DiffusionModel, policy: Policy, timer: Callable) -> None:
         config = collector.config
-        self.config: NftConfig = config.algorithm
+        self.config = cast("NftConfig", config.algorithm)
         self._collector, self._policy = collector, policy
         self._prober = Prober(config, self.config.times, model=model, policy=policy, timer=timer)
         self._lagged = LaggedPolicy(policy, self.config.lagged)

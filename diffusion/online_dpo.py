@@ -16,7 +16,7 @@ Papers (Wallace et al., arXiv:2311.12908; Liu et al., arXiv:2501.13918) -> relea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from jaxtyping import Int
@@ -54,7 +54,7 @@ class OnlineDpo:
         self, collector: Collector, *, model: DiffusionModel, policy: Policy, processes: Processes, timer: Callable
     ) -> None:
         config = collector.config
-        self.config: OnlineDpoConfig = config.algorithm
+        self.config = cast("OnlineDpoConfig", config.algorithm)
         self._updates = config.training.updates_per_rollout
         self._collector, self._model, self._policy = collector, model, policy
         self._processes, self._timer = processes, timer

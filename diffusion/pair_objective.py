@@ -43,6 +43,6 @@ def dpo_output(prober: Prober, batch: PairBatch, step: int, *, beta: float, labe
             "rewards/rejected": mean(rejected),
             "rewards/margins": mean(margin),
             "rewards/accuracies": mean((margin > 0).to(margin)),
-            "matching_error": mean(sum(error.chunk(2, dim=1)) / 2),
+            "matching_error": mean(torch.stack(error.chunk(2, dim=1)).mean(0)),
         },
     )

@@ -15,7 +15,7 @@ Definition (Peters and Schaal, ICML 2007) -> released code for images -> here:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
@@ -50,7 +50,7 @@ class Rwr:
         self, collector: Collector, *, model: DiffusionModel, policy: Policy, processes: Processes, timer: Callable
     ) -> None:
         config = collector.config
-        self.config: RwrConfig = config.algorithm
+        self.config = cast("RwrConfig", config.algorithm)
         self._collector, self._policy, self._processes, self._timer = collector, policy, processes, timer
         self._prober = Prober(config, self.config.times, model=model, policy=policy, timer=timer)
         self._step = 0

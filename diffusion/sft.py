@@ -6,7 +6,7 @@ loss = mean over pictures and times of L = mean((m(x_t, t, c) - target)^2)    + 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -47,7 +47,7 @@ class Sft:
         processes: Processes,
         timer: Callable,
     ) -> None:
-        self.config: SftConfig = config.algorithm
+        self.config = cast("SftConfig", config.algorithm)
         self._steps = StoredSteps(config, self.config.data, pictures, model=model, processes=processes, timer=timer)
         self._prober = Prober(config, self.config.times, model=model, policy=policy, timer=timer)
         self._step = self._unreadable = 0

@@ -10,7 +10,7 @@ the cost. Of equal best scores the first counts; a group without a score has wei
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from jaxtyping import Int
@@ -47,7 +47,7 @@ class SftBest:
         self, collector: Collector, *, model: DiffusionModel, policy: Policy, processes: Processes, timer: Callable
     ) -> None:
         config = collector.config
-        self.config: SftBestConfig = config.algorithm
+        self.config = cast("SftBestConfig", config.algorithm)
         self._updates = config.training.updates_per_rollout
         self._collector, self._model, self._policy = collector, model, policy
         self._processes, self._timer = processes, timer

@@ -57,7 +57,7 @@ class Layout:
         label = row.get(self.label)
         if isinstance(label, bool) or not isinstance(label, int | float) or not 0 <= label <= 1:
             raise Unusable(f"`{self.label}` must be a number from 0 to 1, found {label!r:.40}")
-        return {1: False, 0: True}.get(label)
+        return label == 0 if label in (0, 1) else None
 
 
 @singledispatch
