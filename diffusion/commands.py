@@ -26,7 +26,7 @@ from align.engine.timers import Timers
 from align.errors import AlignError
 from align.inspect.plan import print_plan
 from align.report.build import write_report
-from diffusion.assemble import PICTURES, make_algorithm, make_evaluator, make_hooks, make_policy, read_inputs
+from diffusion.assemble import PICTURES, Inputs, make_algorithm, make_evaluator, make_hooks, make_policy, read_inputs
 from diffusion.config import DiffusionRun
 from diffusion.evaluate import evaluation_sampler
 from diffusion.export.command import export
@@ -68,8 +68,7 @@ def train(config: DiffusionRun, *, name: str = "run", resume: Path | None = None
     """
     with _processes(config) as (accelerator, processes):
         inputs = read_inputs(config)
-        texts = {config.prompts.train: inputs.prompts, str(config.prompts.heldout): inputs.heldout}
-        _check_lengths(config, texts, tell=processes.is_main)
+        _check_lengths(config, _texts(config, inputs), tell=processes.is_main)
         _show_plan(config, processes)
         folder = _open_folder(config, name, resume, processes)
         try:
@@ -211,6 +210,14 @@ def _processes(config: DiffusionRun) -> Iterator[tuple[Accelerator, Processes]]:
         yield accelerator, Processes(accelerator)
     finally:
         accelerator.end_training()
+
+
+def _texts(config: DiffusionRun, inputs: Inputs) -> dict[str, PromptSet | None]:
+    """What the text encoders will read, by where it comes from."""
+    heldout = {str(config.prompts.heldout): inputs.heldout}
+    if inputs.pictures is not None:
+        return {str(inputs.pictures.table.path): PromptSet(prompts=inputs.pictures.prompts), **heldout}
+    return {config.prompts.train: inputs.prompts, **heldout}
 
 
 def _check_lengths(config: DiffusionRun, given: Mapping[str, PromptSet | None], *, tell: bool) -> None:

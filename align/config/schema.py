@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 from align.config.load import adapter, to_plain
@@ -25,6 +29,7 @@ def json_schema(root: type) -> dict[str, Any]:
     schemas = {root.__name__: schema, **schema.get("$defs", {})}
     for section in _classes(root):
         _add_made_defaults(schemas[section.__name__], section)
+        _add_inherited_descriptions(schemas[section.__name__], section)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
@@ -42,6 +47,27 @@ def _add_made_defaults(schema: dict[str, Any], section: type) -> None:
         default = default_of(section, name)
         if is_dataclass(default) and not isinstance(default, type):
             field["default"] = to_plain(default)
+
+
+def _add_inherited_descriptions(schema: dict[str, Any], section: type) -> None:
+    """Help texts of inherited fields, from the class that has them: pydantic reads those of the class itself only."""
+    for base in section.__mro__[1:]:
+        for name, text in _help_texts(base).items() if is_dataclass(base) else ():
+            schema["properties"][name].setdefault("description", text)
+
+
+def _help_texts(section: type) -> dict[str, str]:
+    """The string under each field of a class."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(section))).body
+    return {
+        field.target.id: inspect.cleandoc(below.value.value)
+        for field, below in pairwise(definition.body)  # type: ignore[attr-defined]  # a class has a body
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+        and isinstance(below.value.value, str)
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,6 +75,9 @@ PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Distance to the lagged policy", ("kl_lagged",)),
     ("Gradient norm", ("grad_norm",)),
     ("Likelihood ratio", ("ratio_deviation", "clip_ratio")),
+    ("Margin of the pairs", ("rewards/margins",)),
+    ("Pairs that are in order", ("rewards/accuracies",)),
+    ("Errors of the implicit policies", ("nft/positive", "nft/negative")),
     ("Loss", ("loss",)),
     ("Seconds per step", ("time/step",)),
 )
@@ -119,7 +122,8 @@ def panels(run: Run) -> list[Panel]:
     singles = [name for name in names if name.startswith("rewards/") and name.endswith("/mean")]
     if len(singles) > 1:
         plan.insert(1, ("Single rewards", tuple(singles[:4])))
-    found = [_heldout_panel(run)] if len(run.evaluations) > 1 else []
+    scored = len(run.evaluations) > 1 and any(evaluation.rewards for evaluation in run.evaluations)
+    found = [_heldout_panel(run)] if scored else []
     for title, wanted in plan:
         logged = tuple(name for name in wanted if name in names)
         if logged:

@@ -117,7 +117,13 @@ def stage_times(metrics: Sequence[Mapping[str, float]]) -> tuple[tuple[Stage, ..
 
 
 def samples_per_step(config: Mapping[str, object]) -> int:
-    """Samples of one step over all processes, 0 if the config does not say."""
+    """Samples of one step over all processes, drawn or stored ones; 0 if the config does not say."""
+    algorithm = config.get("algorithm")
+    stored = algorithm if isinstance(algorithm, Mapping) else {}
+    for name, pictures in (("pairs_per_step", 2), ("images_per_step", 1)):  # off-line: no rollout
+        rows = stored.get(name)
+        if isinstance(rows, int):
+            return pictures * rows
     rollout = config.get("rollout")
     if not isinstance(rollout, Mapping):
         return 0

@@ -20,13 +20,23 @@ from diffusion.arithmetic import (
 )
 from diffusion.config import (
     AwmConfig,
+    DiffusionDpoConfig,
     DiffusionRun,
     DiscreteTimes,
     EvaluationConfig,
+    ImagesConfig,
     LaggedPolicyConfig,
+    NftConfig,
+    NoiseScheduleTimes,
+    OnlineDpoConfig,
+    PairsConfig,
     PromptsConfig,
     RolloutConfig,
+    RwrConfig,
+    SftBestConfig,
+    SftConfig,
 )
+from diffusion.needs import lagged_copies, network_rows, reads_reference, rows_per_step
 
 
 @given(st.integers(0, 300), st.integers(1, 40))
@@ -95,3 +105,63 @@ def test_cost_of_later_updates_and_of_guidance():
     """Two updates: half of the pictures need an old likelihood, 6 / 2 = 3. Guidance doubles every network call."""
     assert total(AwmConfig(), updates=2) == 47
     assert total(AwmConfig(), RolloutConfig(guidance_scale=4.5)) == 88
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "expected"),
+    [
+        (NftConfig(), 60),  # 10 rollout + 10 x (3 + old 1 + base 1)
+        (NftConfig(kl_beta=0.0), 50),
+        (OnlineDpoConfig(), 11),  # 2 of 8 pictures x 1 time x (3 + base 1)
+        (RwrConfig(), 28),  # 6 x 3
+        (RwrConfig(kl_beta=0.1), 34),
+        (SftBestConfig(times=DiscreteTimes(draws=8)), 13),  # 1 of 8 pictures x 8 times x 3
+    ],
+)
+def test_cost_of_methods_on_final_pictures_by_hand(algorithm, expected):
+    """8 pictures of each prompt, 10 rollout steps."""
+    assert total(algorithm, RolloutConfig(num_inference_steps=10)) == expected
+
+
+def test_cost_of_stored_pairs_and_pictures():
+    """A pair: 2 pictures x 2 times x (3 + base 1) = 16; a picture: 2 times x 3."""
+    data = PairsConfig(path="pairs.jsonl")
+    times = NoiseScheduleTimes(draws=2)
+    rollout, training = RolloutConfig(), TrainingConfig()
+    dpo = training_passes(DiffusionDpoConfig(data=data, times=times), rollout, training)
+    assert sum(part.count for part in dpo) == 16
+    sft = training_passes(SftConfig(data=ImagesConfig(path="x.jsonl"), times=times), rollout, training)
+    assert sum(part.count for part in sft) == 6
+
+
+def test_rows_of_a_step():
+    """What updates are cut from: all pictures, a pair or a best picture of each prompt, stored rows."""
+    rollout = RolloutConfig(prompts_per_step=6, group_size=4)
+    data = PairsConfig(path="pairs.jsonl")
+    for algorithm, rows in [
+        (AwmConfig(), 24),
+        (NftConfig(), 24),
+        (OnlineDpoConfig(), 6),
+        (SftBestConfig(), 6),
+        (DiffusionDpoConfig(data=data, pairs_per_step=10), 10),
+        (SftConfig(data=ImagesConfig(path="x.jsonl"), images_per_step=9), 9),
+    ]:
+        run = DiffusionRun(algorithm=algorithm, rollout=rollout)
+        assert rows_per_step(run) == rows
+        assert rows_per_update(run, 2) == (rows // 2, rows - rows // 2)
+
+
+def test_needs_of_methods():
+    """Rows through the network for each row of a micro-batch; the base model; copies."""
+    data = PairsConfig(path="pairs.jsonl")
+    for algorithm, rows, base, copies in [
+        (AwmConfig(kl_beta=0.0), 6, False, 1),
+        (AwmConfig(lagged=None), 6, True, 0),
+        (NftConfig(), 10, True, 1),
+        (OnlineDpoConfig(), 2, True, 0),
+        (DiffusionDpoConfig(data=data), 2, True, 0),
+        (RwrConfig(), 6, False, 0),
+        (SftBestConfig(kl_beta=0.1), 6, True, 0),
+    ]:
+        run = DiffusionRun(algorithm=algorithm)
+        assert (network_rows(run), reads_reference(algorithm), lagged_copies(run)) == (rows, base, copies)

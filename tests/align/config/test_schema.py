@@ -56,3 +56,11 @@ def test_every_setting_of_every_branch_is_explained(branch):
             meaning = field.get("description") or " ".join(schemas[target].get("description", "") for target in targets)
             assert meaning.strip().endswith("."), f"{section.__name__}.{name}"
     assert markdown(root_of(branch)).count("|") > 400
+
+
+def test_inherited_settings_keep_their_help_text():
+    """`path` is a field of the class that pairs and single pictures share; both say what it is."""
+    schemas = json_schema(root_of("diffusion"))["$defs"]
+    texts = {schemas[name]["properties"]["path"]["description"] for name in ("PairsConfig", "ImagesConfig")}
+    assert len(texts) == 1
+    assert "save_to_disk" in texts.pop()
