@@ -9,13 +9,13 @@ import torch
 from torch.testing import assert_close
 
 from align.engine.random import keyed_normal
-from diffusion.config import FlowSdeSampler, OdeSampler, SaSolverSampler
+from diffusion.config import DpmSolverSampler, FlowSdeSampler, OdeSampler, SaSolverSampler
 from diffusion.paths import FlowPath
 from diffusion.rollout import SamplerSettings, roll_out, sample, sample_latents
 
 from .models.miniature import PROMPTS, miniature
 
-SAMPLERS = [OdeSampler(), FlowSdeSampler(noise_level=0.7), SaSolverSampler(noise_level=0.4)]
+SAMPLERS = [OdeSampler(), FlowSdeSampler(noise_level=0.7), SaSolverSampler(noise_level=0.4), DpmSolverSampler()]
 SIGMAS = torch.tensor([1.0, 0.8, 0.5, 0.2, 0.0], dtype=torch.float64)
 
 
@@ -45,7 +45,9 @@ def run(sampler, velocity):
     )
 
 
-@pytest.mark.parametrize("sampler", [OdeSampler(), SaSolverSampler(noise_level=0.4)], ids=lambda s: s.kind)
+@pytest.mark.parametrize(
+    "sampler", [OdeSampler(), SaSolverSampler(noise_level=0.4), DpmSolverSampler()], ids=lambda s: s.kind
+)
 def test_rules_find_the_only_picture_there_is(sampler):
     """All data at one point: the exact velocity leads there, whatever the noise on the way, in n network calls."""
     target, calls = draw("target"), []

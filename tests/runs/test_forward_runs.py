@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from align.config.load import save_config
 from align.config.shared import CheckpointConfig, OptimizerConfig, RewardConfig, TrainingConfig
+from align.report.metrics import describe
 from diffusion import commands
 from diffusion.config import (
     DiffusionDpoConfig,
@@ -267,6 +268,20 @@ def test_two_processes_equal_one(both_worlds, method):
     assert moved > 1e-4
     for name, tensor in weights[0].items():
         torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=2e-5)
+
+
+def test_every_logged_metric_is_described(both_worlds):
+    for method in ALL:
+        names = metrics_of(both_worlds[1] / "runs" / method)[-1]
+        assert [name for name in names if name not in ("step", "eval/diversity") and describe(name) is None] == []
+
+
+def test_reports_of_runs_without_rollouts(both_worlds):
+    """4 pairs a step are 8 pictures; the page has charts of the pairs and none of rewards that there are not."""
+    page = (both_worlds[1] / "runs" / "diffusion_dpo" / "report.html").read_text(encoding="utf-8")
+    assert "for 2 steps: 16 pictures" in page
+    assert "Pairs that are in order" in page
+    assert "Spread within a prompt" not in page
 
 
 def test_pairs_did_span_processes(both_worlds):
