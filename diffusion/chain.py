@@ -14,86 +14,29 @@ The loss of an update is the mean over its rows and their trained steps.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from align.engine.batching import even_cuts
 from align.types import LossOutput
+from diffusion.chain_batch import ChainBatch, Piece, piece_of
 from diffusion.chain_steps import step_plan
 from diffusion.collect import Collector, DiffusionBatch
 from diffusion.config import BranchingConfig
 from diffusion.losses.chain import clipped_objective, ratio_metrics
 from diffusion.method_state import State, joined_state, part_of_state
-from diffusion.models.base import Conditioning, DiffusionModel
+from diffusion.models.base import DiffusionModel
 from diffusion.rollout import Recording
 from diffusion.step import Step
-from diffusion.transitions import Interval, check_fit, transition
+from diffusion.transitions import check_fit, transition
 
 if TYPE_CHECKING:
     from align.engine.adapters import Policy
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChainBatch(DiffusionBatch):
-    """Samples of a step with their trajectory, and the part of its trained steps that a pass takes.
-
-    Attributes:
-        places: which trained steps, as places in `trajectory.trained`.
-        steps_per_pass: how many of them go through the network together.
-        idle: rows of micro-batches that have nothing to learn and are left out.
-    """
-
-    places: tuple[int, ...]
-    steps_per_pass: int
-    idle: Bool[Tensor, "n"]
-
-    def select(self, rows: Int[Tensor, "m"]) -> ChainBatch:
-        """The rows at these positions, in that order."""
-        rows = torch.as_tensor(rows, dtype=torch.int64)
-        return replace(super().select(rows), idle=self.idle[rows])
-
-    def unit_count(self) -> int:
-        """Rows times trained steps."""
-        return len(self) * len(self.places)
-
-    def passes(self) -> list[ChainBatch]:
-        """One for every `steps_per_pass` trained steps; a single empty one where nothing is to be learnt."""
-        if bool(self.idle.all()):
-            return [self]
-        starts = range(0, len(self.places), self.steps_per_pass)
-        return [replace(self, places=self.places[start : start + self.steps_per_pass]) for start in starts]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Piece:
-    """What one pass computes on; rows are step-major: all rows of a step, then all rows of the next.
-
-    Attributes:
-        at: times of each row's step.
-        dt: t_next - t of each row's step, negative.
-        x: states before the steps.
-        x_next: states after them.
-        conditioning: one row each.
-        advantages: one each.
-        weight: of each row's policy term; less than 1 for a step that several rollouts share.
-        log_probs: as the rollout stored them.
-        means: the same for the transitions' means, where kept.
-    """
-
-    at: Interval
-    dt: Float[Tensor, "m"]
-    x: Float[Tensor, "m c h w"]
-    x_next: Float[Tensor, "m c h w"]
-    conditioning: Conditioning
-    advantages: Float[Tensor, "m"]
-    weight: Float[Tensor, "m"]
-    log_probs: Float[Tensor, "m"]
-    means: Float[Tensor, "m c h w"] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +149,7 @@ class ChainMethod(ABC):
                 count=count,
                 metrics={"policy_loss": 0.0},
             )
-        piece = self._piece(micro)
+        piece = piece_of(micro, self._model.device, edges_once=self._counts_edges_once())
         output = self._predict(self._policy.network, piece)
         now = self._transition(piece, output)
         term = self.policy_term(now, self._old(now, piece), piece)
@@ -232,35 +175,6 @@ class ChainMethod(ABC):
         self._collector.pipeline.load_state_dict(part_of_state(state, "pipeline"))
 
     # --- one pass -----------------------------------------------------------------------------------------------------
-
-    def _piece(self, micro: ChainBatch) -> Piece:
-        trajectory = micro.trajectory
-        assert trajectory is not None  # for the type checker: `collect` records it
-        steps = [trajectory.trained[place] for place in micro.places]
-        t, t_next = (_per_row([trajectory.times[j + end] for j in steps], len(micro)) for end in (0, 1))
-        before, after = zip(*(trajectory.around(place) for place in micro.places), strict=True)
-        chosen = list(micro.places)
-        device = self._model.device
-
-        def step_major(values: Tensor) -> Tensor:
-            return values[:, chosen].transpose(0, 1).flatten(0, 1).to(device)
-
-        advantages, shares = micro.signal.advantages, micro.signal.aux.get("edge_share")
-        if advantages.ndim == 1:
-            advantages = advantages[:, None].expand(-1, len(trajectory.trained))
-        if shares is None or not self._counts_edges_once():
-            shares = torch.ones_like(advantages)
-        return Piece(
-            at=Interval(t=t, t_next=t_next, t_second=trajectory.times[1]),
-            dt=(t_next - t).to(device),
-            x=torch.cat(before).float(),
-            x_next=torch.cat(after).float(),
-            conditioning=micro.conditioning.select(micro.prompt_rows.repeat(len(chosen))),
-            advantages=step_major(advantages).float(),
-            weight=step_major(shares).float(),
-            log_probs=step_major(trajectory.log_probs),
-            means=None if trajectory.means is None else step_major(trajectory.means),
-        )
 
     def _counts_edges_once(self) -> bool:
         branching = self.branching()
@@ -300,8 +214,3 @@ class ChainMethod(ABC):
         for cut, counts in zip(cuts, zip(*everywhere, strict=True), strict=True):
             idle[cut.start : cut.start + min(counts) * size] = True
         return replace(batch.select(order), idle=idle)
-
-
-def _per_row(values: Sequence[float], rows: int) -> Float[Tensor, "m"]:
-    """One float64 number for each row, step-major, on the CPU."""
-    return torch.tensor(values, dtype=torch.float64).repeat_interleave(rows)

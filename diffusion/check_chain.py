@@ -1,4 +1,4 @@
-"""Contradictions of samplers with models, and of the methods that learn from a denoising chain. Torch-free.
+"""Contradictions of the methods that learn from a denoising chain. Torch-free.
 
 One small function per rule; each names the settings involved and a way out.
 """
@@ -13,82 +13,30 @@ from typing import Any
 from align.config.errors import Problem
 from align.config.pipeline import Rloo
 from diffusion.chain_steps import latest_trained, trained_count
+from diffusion.check_sampling import fitting, has_density, noise_of
 from diffusion.config import (
     GUIDANCE_AS_INPUT,
     AllSteps,
     ChainConfig,
     CpsSampler,
-    DanceSdeSampler,
     DdimSampler,
     DiffusionRun,
-    DpmSolverSampler,
     FlowGrpoConfig,
-    FlowSdeSampler,
     LoopConfig,
-    OdeSampler,
     RandomSteps,
     ReinforceConfig,
-    SaSolverSampler,
-    SdxlModel,
-    StableDiffusionModel,
 )
-from diffusion.needs import is_offline
 
-DIFFUSION_PATH = (StableDiffusionModel, SdxlModel)
-"""Families whose network predicts noise or v along a noise schedule; all others are flow models."""
-FITTING = {
-    True: (OdeSampler, DdimSampler),
-    False: (OdeSampler, FlowSdeSampler, DanceSdeSampler, CpsSampler, SaSolverSampler, DpmSolverSampler),
-}
-"""Samplers by whether the model is on the diffusion path."""
 LARGEST_PER_ELEMENT = 0.05
 """A clip range from here on never acts on a mean over elements, and one below it always acts on a sum over them."""
 
 
-def noise_of(sampler: Any) -> tuple[str, float]:
-    """Setting of a sampler's noise and its value (`Any`: the members of `Sampler`)."""
-    if isinstance(sampler, OdeSampler | DpmSolverSampler):
-        return "rollout.sampler.kind", 0.0
-    name = "eta" if isinstance(sampler, DdimSampler) else "noise_level"
-    return f"rollout.sampler.{name}", getattr(sampler, name)
-
-
 def check_chain(config: DiffusionRun) -> Iterator[Problem]:
-    """Every contradiction between model, sampler and a method on the chain."""
+    """Every contradiction of a method on the chain; none for other methods."""
     algorithm = config.algorithm
-    problems = [_sampler_fits(config), _same_picture(config)]
-    if isinstance(algorithm, ChainConfig):
-        problems += [rule(config, algorithm) for rule in _RULES] + [check_method(algorithm, config)]
-    return chain(*problems)
-
-
-def _sampler_fits(config: DiffusionRun) -> Iterator[Problem]:
-    fitting = FITTING[isinstance(config.model, DIFFUSION_PATH)]
-    if isinstance(config.rollout.sampler, fitting) or is_offline(config):
-        return
-    names = [kind.kind for kind in fitting if not isinstance(config.algorithm, ChainConfig) or _has_density(kind)]
-    yield Problem(
-        keys=("rollout.sampler.kind", "model.kind"),
-        message=(
-            f"the sampler `{config.rollout.sampler.kind}` does not fit a model of kind `{config.model.kind}`: "
-            + ("it predicts noise, not a velocity." if FITTING[True] is fitting else "it predicts a velocity.")
-        ),
-        way_out=f"Set `rollout.sampler.kind` to {' or '.join(names)}.",
-    )
-
-
-def _has_density(kind: type) -> bool:
-    return kind not in (OdeSampler, SaSolverSampler, DpmSolverSampler)
-
-
-def _same_picture(config: DiffusionRun) -> Iterator[Problem]:
-    key, level = noise_of(config.rollout.sampler)
-    if config.rollout.share_initial_noise and level == 0:
-        yield Problem(
-            keys=("rollout.share_initial_noise", key),
-            message="a group starts from the same noise and the sampler adds none: all its pictures would be the same.",
-            way_out="Set `rollout.share_initial_noise: false`, or choose a sampler with noise.",
-        )
+    if not isinstance(algorithm, ChainConfig):
+        return iter(())
+    return chain(*(rule(config, algorithm) for rule in _RULES), check_method(algorithm, config))
 
 
 # --- rules of every method on the chain -------------------------------------------------------------------------------
@@ -98,11 +46,11 @@ def _noise(config: DiffusionRun, algorithm: ChainConfig) -> Iterator[Problem]:
     """A deterministic step has no density, so there is nothing whose logarithm could be trained."""
     sampler = config.rollout.sampler
     key, level = noise_of(sampler)
-    if level > 0 and _has_density(type(sampler)):
+    if level > 0 and has_density(type(sampler)):
         return
-    names = [kind.kind for kind in FITTING[isinstance(config.model, DIFFUSION_PATH)] if _has_density(kind)]
+    names = [kind.kind for kind in fitting(config) if has_density(kind)]
     why = f"`{key}` is 0, so its steps are deterministic"
-    if not _has_density(type(sampler)):
+    if not has_density(type(sampler)):
         key, why = "rollout.sampler.kind", "its steps have no log-probability"
     yield Problem(
         keys=("algorithm.kind", key),

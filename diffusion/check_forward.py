@@ -9,7 +9,7 @@ from align.config import checks as shared
 from align.config.errors import Problem
 from align.errors import AlignError
 from diffusion.arithmetic import samples_per_step
-from diffusion.check_chain import DIFFUSION_PATH
+from diffusion.check_sampling import DIFFUSION_PATH
 from diffusion.config import (
     GUIDANCE_AS_INPUT,
     AwmConfig,

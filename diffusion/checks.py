@@ -16,6 +16,7 @@ from align.errors import AlignError
 from diffusion.check_chain import check_chain
 from diffusion.check_forward import check_forward, check_rewards, check_updates
 from diffusion.check_guidance import check_guidance
+from diffusion.check_sampling import check_sampling
 from diffusion.config import (
     AwmConfig,
     DiffusionDpoConfig,
@@ -71,6 +72,7 @@ def contradictions(config: DiffusionRun, processes: int = 1) -> Iterator[Problem
         check_sampler(config.rollout.sampler),
         check_algorithm(config.algorithm, config.rollout),
         check_guidance(config),
+        check_sampling(config),
         check_chain(config),
         check_forward(config),
     )

@@ -15,7 +15,8 @@ Paper (Xue et al., arXiv:2505.07818) -> released code -> here:
 
 from __future__ import annotations
 
-from diffusion.chain import ChainMethod, Old, Piece, PolicyTerm, clipped_term
+from diffusion.chain import ChainMethod, Old, PolicyTerm, clipped_term
+from diffusion.chain_batch import Piece
 from diffusion.step import Step
 
 

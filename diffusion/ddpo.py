@@ -17,7 +17,8 @@ Paper (Black et al., arXiv:2305.13301, DDPO-IS) -> released code -> here:
 
 from __future__ import annotations
 
-from diffusion.chain import ChainMethod, Old, Piece, PolicyTerm, clipped_term
+from diffusion.chain import ChainMethod, Old, PolicyTerm, clipped_term
+from diffusion.chain_batch import Piece
 from diffusion.step import Step
 
 

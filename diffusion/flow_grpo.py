@@ -31,7 +31,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from diffusion.chain import ChainMethod, Old, Piece, PolicyTerm, clipped_term
+from diffusion.chain import ChainMethod, Old, PolicyTerm, clipped_term
+from diffusion.chain_batch import Piece
 from diffusion.config import BranchingConfig
 from diffusion.losses.chain import guarded_log_ratio, released_kl, transition_kl
 from diffusion.losses.distance import velocity_kl

@@ -23,7 +23,8 @@ For flow models nothing changes but the transition: `rollout.sampler: flow_sde`.
 
 from __future__ import annotations
 
-from diffusion.chain import ChainMethod, Old, Piece, PolicyTerm, clipped_term
+from diffusion.chain import ChainMethod, Old, PolicyTerm, clipped_term
+from diffusion.chain_batch import Piece
 from diffusion.step import Step
 
 

@@ -15,7 +15,8 @@ further updates set `reinforce` and `ddpo` apart.
 
 from __future__ import annotations
 
-from diffusion.chain import ChainMethod, Old, Piece, PolicyTerm
+from diffusion.chain import ChainMethod, Old, PolicyTerm
+from diffusion.chain_batch import Piece
 from diffusion.losses.chain import score_function
 from diffusion.step import Step
 

@@ -15,6 +15,7 @@ from align.config.pipeline import DrGrpo, PipelineConfig
 from align.config.shared import TrainingConfig
 from align.config.trees import BranchGrpo, TreeGrpo
 from align.engine.accumulation import Accumulator
+from diffusion.chain_batch import piece_of
 from diffusion.config import (
     AllSteps,
     BranchingConfig,
@@ -532,7 +533,8 @@ def test_shared_edges_count_once_or_for_each_rollout(edges, weight):
     run = replace(FLOW, pipeline=PipelineConfig(base=BranchGrpo()))
     parts = chained(run, branching=BranchingConfig(at=(0, 2), factor=2, edges=edges))
     batch = parts.method.collect(1)
-    first, *_, last = (parts.method._piece(piece) for piece in batch.passes())
+    once = parts.method._counts_edges_once()
+    first, *_, last = (piece_of(piece, parts.model.device, edges_once=once) for piece in batch.passes())
     assert first.weight.tolist() == [weight] * 8
     assert last.weight.tolist() == [1.0] * 8
     assert torch.equal(first.advantages, batch.signal.advantages[:, 0])

@@ -10,6 +10,7 @@ from align.config.load import load_config
 from align.config.pipeline import Grpo, PipelineConfig, Rloo
 from align.config.shared import TrainingConfig
 from diffusion.check_chain import check_chain
+from diffusion.check_sampling import check_sampling
 from diffusion.config import (
     AllSteps,
     AwmConfig,
@@ -46,6 +47,10 @@ def rollout(run=RUN, **changes):
     return replace(run, rollout=replace(run.rollout, **changes))
 
 
+def found(run):
+    return [*check_sampling(run), *check_chain(run)]
+
+
 def method(run=RUN, **changes):
     return replace(run, algorithm=replace(run.algorithm, **changes))
 
@@ -72,7 +77,7 @@ def method(run=RUN, **changes):
     ],
 )
 def test_sound_settings(run):
-    assert list(check_chain(run)) == []
+    assert found(run) == []
 
 
 CONTRADICTIONS = {
@@ -238,7 +243,7 @@ CONTRADICTIONS = {
 @pytest.mark.parametrize("name", CONTRADICTIONS)
 def test_a_contradiction_names_its_settings_and_a_way_out(name):
     run, keys, message, way_out = CONTRADICTIONS[name]
-    (problem,) = check_chain(run)
+    (problem,) = found(run)
     assert problem.keys == keys
     assert message in problem.message
     assert way_out in problem.way_out

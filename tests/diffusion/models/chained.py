@@ -15,7 +15,8 @@ from align.engine.timers import Timers
 from align.rewards.scorer import Scorer
 from align.shaping.pipeline import SignalPipeline
 from diffusion.assemble import ALGORITHMS, make_policy
-from diffusion.chain import ChainBatch, ChainMethod
+from diffusion.chain import ChainMethod
+from diffusion.chain_batch import ChainBatch
 from diffusion.collect import Collector
 from diffusion.config import DdimSampler, DiffusionRun, FlowGrpoConfig, FlowSdeSampler, LoopConfig
 from diffusion.models.base import DiffusionModel
