@@ -9,7 +9,7 @@ Example:
     >>> chosen, rejected = pool_flat(log_probs, layout.sequence_ids, layout.sequences).view(-1, 2).unbind(1)
 """
 
-from preference.layout.choose import choose_layout, cost
+from preference.layout.choose import choose_layout, cost, costs
 from preference.layout.masks import additive, block_mask, visible
 from preference.layout.rows import LAYOUTS, Group, Layout, packed, padded, shared
 from preference.layout.support import Support, layout_support, model_inputs
@@ -23,6 +23,7 @@ __all__ = [
     "block_mask",
     "choose_layout",
     "cost",
+    "costs",
     "layout_support",
     "model_inputs",
     "packed",

@@ -1,4 +1,4 @@
-"""The cheapest layout of a batch that a model can take."""
+"""The cheapest layout of a batch, or of a run, that a model can take."""
 
 from __future__ import annotations
 
@@ -32,3 +32,18 @@ def choose_layout(groups: Sequence[Group], support: Support, *, hidden_size: int
     """
     layouts = [LAYOUTS[name](groups, pad_id=pad_id) for name in support.layouts]
     return min(layouts, key=lambda layout: cost(layout, hidden_size))
+
+
+def costs(batches: Sequence[Sequence[Group]], support: Support, *, hidden_size: int) -> dict[str, float]:
+    """`cost` of some batches in each layout that the model can take, as a share of that of padded rows.
+
+    Args:
+        batches: micro-batches as the run will see them.
+        support: of `layout_support`.
+        hidden_size: d, width of the model.
+    """
+    found = {
+        name: sum(cost(LAYOUTS[name](groups), hidden_size) for groups in batches)
+        for name in ("padded", *support.layouts)
+    }
+    return {name: value / found["padded"] for name, value in found.items()}

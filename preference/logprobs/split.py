@@ -56,6 +56,19 @@ def split_model(model: nn.Module, *, float32_product: bool = False) -> SplitMode
         AlignError: the two do not give the model's logits (an output layer that we do not know, or an adapter that
             adds tokens of its own).
     """
+    split = parts_of(model, float32_product=float32_product)
+    _check(model, split)
+    return split
+
+
+def parts_of(model: nn.Module, *, float32_product: bool = False) -> SplitModel:
+    """The same without the proof: for each pass of a model that has been split before.
+
+    Under FSDP2 the weights of a pass are other tensors than those between passes, so a head is taken when it is used.
+
+    Raises:
+        AlignError: there is no trunk or no output layer.
+    """
     causal: Any = model  # Any: what transformers adds to a module is asked for by name
     causal = causal.get_base_model() if hasattr(causal, "get_base_model") else causal
     prefix = str(getattr(causal, "base_model_prefix", ""))
@@ -67,9 +80,7 @@ def split_model(model: nn.Module, *, float32_product: bool = False) -> SplitMode
             "Load it with AutoModelForCausalLM, or compute its logits whole with preference.logprobs.token_log_probs.",
         )
     scale, softcap = _finish_of(causal)
-    split = SplitModel(trunk=trunk, head=_head_of(output, scale, softcap, float32_product))
-    _check(model, split)
-    return split
+    return SplitModel(trunk=trunk, head=_head_of(output, scale, softcap, float32_product))
 
 
 def _finish_of(model: nn.Module) -> tuple[float, float | None]:

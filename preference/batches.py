@@ -1,0 +1,70 @@
+"""Pairs of answers as the loop cuts them into updates and micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from align.types import RewardTable, Samples, Signal
+from preference.layout import Group
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairBatch:
+    """Prompts with a chosen and a rejected answer each; implements `align.types.Batch`.
+
+    `samples`, `rewards` and `signal` are for the record, and None for stored pairs.
+
+    Attributes:
+        index: number of each pair in the step, over all processes.
+        rows: place of each pair in the data.
+        prompts: token ids, at least one each.
+        chosen: token ids of the better answer, with its end token.
+        rejected: those of the worse one.
+        reference: of each pair, the reference's log-probabilities of the chosen tokens, then of the rejected ones; None
+            where the method has no reference, or asks it at loss time.
+        rates: share of annotators who prefer the chosen answer, where the data says.
+    """
+
+    index: Int[Tensor, "n"]
+    rows: Int[Tensor, "n"]
+    prompts: Sequence[Int[Tensor, "_"]]
+    chosen: Sequence[Int[Tensor, "_"]]
+    rejected: Sequence[Int[Tensor, "_"]]
+    reference: Sequence[Float[Tensor, "_"]] | None = None
+    rates: Float[Tensor, "n"] | None = None
+    samples: Samples | None = None
+    rewards: RewardTable | None = None
+    signal: Signal | None = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def select(self, rows: Int[Tensor, "m"]) -> Self:
+        """The pairs at these positions, in that order."""
+        rows = torch.as_tensor(rows, dtype=torch.int64)
+        places = rows.tolist()
+        return replace(
+            self,
+            index=self.index[rows],
+            rows=self.rows[rows],
+            prompts=[self.prompts[place] for place in places],
+            chosen=[self.chosen[place] for place in places],
+            rejected=[self.rejected[place] for place in places],
+            reference=None if self.reference is None else [self.reference[place] for place in places],
+            rates=None if self.rates is None else self.rates[rows],
+        )
+
+    def groups(self) -> list[Group]:
+        """The pairs for `preference.layout`: sequence 2 i is the chosen, 2 i + 1 the rejected answer of pair i."""
+        pairs = zip(self.prompts, self.chosen, self.rejected, strict=True)
+        return [Group(prompt=prompt, responses=(chosen, rejected)) for prompt, chosen, rejected in pairs]
+
+    def chosen_tokens(self) -> int:
+        """Tokens of the chosen answers."""
+        return sum(len(answer) for answer in self.chosen)
