@@ -84,7 +84,6 @@ class ChainMethod(ABC):
         check_fit(self._sampler, model.path)
         self._update = 0
         self._first_trained = 0
-        self._options = {"detach_unconditional": True} if self.config.detach_unconditional else {}
 
     # --- what a method says -------------------------------------------------------------------------------------------
 
@@ -183,8 +182,14 @@ class ChainMethod(ABC):
     def _predict(self, network: nn.Module, piece: Piece) -> Tensor:
         """The network's output under the rollout's guidance: the guided transition is the policy."""
         times = torch.as_tensor(piece.at.t, dtype=torch.float32).to(piece.x.device)
-        scale = self._run.rollout.guidance_scale
-        return self._model.predict(network, piece.x, times, piece.conditioning, scale, **self._options)
+        return self._model.predict(
+            network,
+            piece.x,
+            times,
+            piece.conditioning,
+            self._run.rollout.guidance_scale,
+            detach_unconditional=self.config.detach_unconditional,
+        )
 
     def _transition(self, piece: Piece, output: Tensor) -> Step:
         reduce = self.config.log_prob

@@ -27,8 +27,8 @@ from diffusion.config import (
     ReinforceConfig,
 )
 
-LARGEST_PER_ELEMENT = 0.05
-"""A clip range from here on never acts on a mean over elements, and one below it always acts on a sum over them."""
+SMALLEST_FOR_SUMS = 0.05
+"""Ratios of whole densities, log-probabilities summed over a latent, leave a narrower clip range at once."""
 
 
 def check_chain(config: DiffusionRun) -> Iterator[Problem]:
@@ -83,22 +83,14 @@ def _steps(config: DiffusionRun, algorithm: ChainConfig) -> Iterator[Problem]:
 
 
 def _scale_of_log_prob(config: DiffusionRun, algorithm: ChainConfig) -> Iterator[Problem]:
-    """A clip range for means rejects everything on sums, one for sums never acts on means."""
+    """A clip range for means of log-probabilities rejects everything on their sums."""
     clip = getattr(algorithm, "clip_range", None)
-    if clip is None:
-        return
-    if algorithm.log_prob == "sum" and clip < LARGEST_PER_ELEMENT:
-        message = f"log-probabilities are summed over a latent, but the clip range {clip:g} is one for their mean."
-        way_out = "Set `algorithm.clip_range` to 0.1 or 0.2, or `algorithm.log_prob: mean`."
-    elif algorithm.log_prob == "mean" and clip >= LARGEST_PER_ELEMENT:
-        message = (
-            f"the clip range {clip:g} never acts: log-probabilities are means over a latent, whose ratios stay within "
-            "thousandths of 1."
+    if algorithm.log_prob == "sum" and clip is not None and clip < SMALLEST_FOR_SUMS:
+        yield Problem(
+            keys=("algorithm.clip_range", "algorithm.log_prob"),
+            message=f"log-probabilities are summed over a latent, but the clip range {clip:g} is one for their mean.",
+            way_out="Set `algorithm.clip_range` to 0.1 or 0.2, or `algorithm.log_prob: mean`.",
         )
-        way_out = "Set `algorithm.clip_range` to 1e-4 (released), or `algorithm.log_prob: sum`."
-    else:
-        return
-    yield Problem(keys=("algorithm.clip_range", "algorithm.log_prob"), message=message, way_out=way_out)
 
 
 def _unconditional(config: DiffusionRun, algorithm: ChainConfig) -> Iterator[Problem]:

@@ -153,12 +153,6 @@ CONTRADICTIONS = {
         "0.0001 is one for their mean",
         "0.1 or 0.2",
     ),
-    "means with a clip for sums": (
-        method(clip_range=0.2),
-        ("algorithm.clip_range", "algorithm.log_prob"),
-        "0.2 never acts",
-        "1e-4",
-    ),
     "no guidance to detach": (
         method(detach_unconditional=True),
         ("algorithm.detach_unconditional", "rollout.guidance_scale"),
