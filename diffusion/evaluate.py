@@ -6,16 +6,16 @@ processes is in it.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
 
-from align.statistics import Interval, bootstrap_mean_interval, paired_bootstrap_interval
+from align.heldout import ALL, EvaluatedRow, HeldoutRows, gain, known
+from align.statistics import Interval, paired_bootstrap_interval
 from align.types import Samples
 from diffusion.config import EvaluationConfig, OdeSampler, RolloutConfig
 from diffusion.diversity import as_features, group_diversity, small_copy
@@ -29,120 +29,46 @@ if TYPE_CHECKING:
     from align.engine.distributed import Processes
     from align.rewards.scorer import Scorer
 
+__all__ = [
+    "ALL",
+    "EvaluatedRow",
+    "Evaluation",
+    "Evaluator",
+    "classes_of",
+    "diversity_gain",
+    "evaluation_sampler",
+    "gain",
+    "known",
+    "spread_over_classes",
+]
+
 SEEDS = 2**20
 """Row numbers of the noise are prompt row * SEEDS + seed."""
 
-ALL = "all"
-"""The class of prompts whose file has no column `class`."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluatedRow:
-    """One picture: which prompt and seed, and what the rewards say.
-
-    Attributes:
-        number: place in the evaluation, the same in each.
-        rewards: by name; None where unscored.
-    """
-
-    number: int
-    prompt: str
-    group: str
-    seed: int
-    rewards: Mapping[str, float | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class Evaluation(HeldoutRows):
     """All rows of an evaluation and the pictures that are kept.
 
     Attributes:
-        step: finished training steps.
-        weights: "ema" or "raw".
-        rows: in order of `number`.
         images: pictures of the first rows.
         diversity: of each prompt's pictures (`diffusion.diversity`), in order of the prompt file; empty where each
             prompt has one picture.
     """
 
-    step: int
-    weights: str
-    rows: Sequence[EvaluatedRow]
     images: Sequence[Image] = ()
     diversity: Sequence[float] = ()
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The rewards."""
-        return tuple(self.rows[0].rewards)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The classes of prompts, in order of appearance."""
-        return tuple(dict.fromkeys(row.group for row in self.rows))
-
-    def mean(self, name: str, group: str | None = None) -> Interval | None:
-        """Mean of a reward with its interval, of all rows or of one class; None where nothing was scored.
-
-        Prompts are drawn, not pictures: pictures of one prompt resemble each other.
-        """
-        rows = [(row.rewards[name], row.prompt) for row in self.rows if group in (None, row.group)]
-        scored = [(value, prompt) for value, prompt in rows if value is not None]
-        if not scored:
-            return None
-        return bootstrap_mean_interval([value for value, _ in scored], clusters=[prompt for _, prompt in scored])
-
     def metrics(self) -> dict[str, float]:
-        """`eval/<reward>/mean` and `eval/<reward>/<class>`, without intervals."""
-        metrics = {}
-        for name in self.names:
-            for key, group in [("mean", None), *((group, group) for group in self.classes)]:
-                values = [row.rewards[name] for row in self.rows if group in (None, row.group)]
-                scored = [value for value in values if value is not None]
-                if scored:
-                    metrics[f"eval/{name}/{key}"] = sum(scored) / len(scored)
+        """`eval/<reward>/mean`, `eval/<reward>/<class>` and `eval/diversity`, without intervals."""
+        metrics = super().metrics()
         if self.diversity:
             metrics["eval/diversity"] = sum(self.diversity) / len(self.diversity)
         return metrics
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, Any]:
         """The record of `evaluations/step_XXXXXX.json`."""
-        return {
-            "step": self.step,
-            "weights": self.weights,
-            "rewards": self._intervals(None),
-            "classes": {group: self._intervals(group) for group in self.classes},
-            "diversity": list(self.diversity),
-            "rows": [
-                {"prompt": row.prompt, "class": row.group, "seed": row.seed, "rewards": dict(row.rewards)}
-                for row in self.rows
-            ],
-        }
-
-    def _intervals(self, group: str | None) -> dict[str, dict[str, float]]:
-        intervals = {name: self.mean(name, group) for name in self.names}
-        return {name: value._asdict() for name, value in intervals.items() if value is not None}
-
-
-def gain(before: Evaluation, after: Evaluation, name: str, group: str | None = None) -> Interval | None:
-    """Mean gain of a reward over the same prompts and seeds, with its paired interval; None where no pair was scored.
-
-    Raises:
-        ValueError: the evaluations are of other prompts or seeds.
-    """
-    if [(row.prompt, row.seed) for row in before.rows] != [(row.prompt, row.seed) for row in after.rows]:
-        raise ValueError(
-            "expected two evaluations of the same prompts and seeds, in the same order; found different rows."
-        )
-    pairs = [
-        (old.rewards[name], new.rewards[name], old.prompt)
-        for old, new in zip(before.rows, after.rows, strict=True)
-        if group in (None, old.group) and None not in (old.rewards[name], new.rewards[name])
-    ]
-    if not pairs:
-        return None
-    olds, news, prompts = zip(*pairs, strict=True)
-    return paired_bootstrap_interval(olds, news, clusters=prompts)
+        return {**super().as_json(), "diversity": list(self.diversity)}
 
 
 def diversity_gain(before: Evaluation, after: Evaluation) -> Interval | None:
@@ -150,11 +76,6 @@ def diversity_gain(before: Evaluation, after: Evaluation) -> Interval | None:
     if not before.diversity or len(before.diversity) != len(after.diversity):
         return None
     return paired_bootstrap_interval(before.diversity, after.diversity)
-
-
-def known(value: float) -> float | None:
-    """A score as a record holds it: None where there is none."""
-    return None if math.isnan(value) else value
 
 
 def classes_of(prompts: PromptSet) -> list[str]:

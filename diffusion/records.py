@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 from align.engine.folder import step_name
+from align.heldout import write_record
 from diffusion.evaluate import EvaluatedRow, Evaluation
 
 
@@ -16,11 +16,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> Path:
     name = step_name(evaluation.step)
     pictures = folder / "evaluations" / "pictures" / name
     _write_pictures(pictures, evaluation)
-    path = folder / "evaluations" / f"{name}.json"
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(json.dumps(evaluation.as_json(), allow_nan=False), encoding="utf-8")
-    os.replace(draft, path)  # a run killed here leaves no half record
-    return path
+    return write_record(folder / "evaluations" / f"{name}.json", evaluation)
 
 
 def read_evaluation(path: Path) -> Evaluation:

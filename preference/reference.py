@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from align.engine.batching import even_cuts, micro_cuts
 from preference.batches import PairBatch
@@ -117,15 +117,6 @@ class ReferenceCache:
         tensors = {"rows": table.rows, "counts": table.counts, "log_probs": table.log_probs.contiguous()}
         draft.write_bytes(save(tensors, metadata=self._key))
         os.replace(draft, self.path)
-
-
-def weights_digest(network: nn.Module) -> str:
-    """Fingerprint of all weights, whatever file they came from: a model that was changed in memory is another model."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, weight in network.named_parameters():
-        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype};".encode())
-        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def complete(

@@ -17,7 +17,7 @@ from preference.reference import ReferenceTable
 
 if TYPE_CHECKING:
     from preference.sampler import PairSampler
-    from preference.tokenise import TokenPairs
+    from preference.tokens import TokenPairs
 
 RATE_COLUMN = "annotator_rate"
 """Column with the share of annotators who prefer the chosen answer, in [0, 1]."""
@@ -79,11 +79,6 @@ class StoredPairs:
         """Size of an update over all processes; no process has to ask another."""
         rows = sampler(step).of_update(update).tolist()
         return UpdateSize(pairs=len(rows), chosen_tokens=sum(len(self.data.chosen_ids[row]) for row in rows))
-
-    def longest(self) -> int:
-        """Tokens of the longest prompt with its answer."""
-        lengths = zip(self.data.prompt_ids, self.data.chosen_ids, self.data.rejected_ids, strict=True)
-        return max(len(prompt) + max(len(chosen), len(rejected)) for prompt, chosen, rejected in lengths)
 
 
 def annotator_rates(data: TokenPairs) -> Float[Tensor, "n"] | None:
