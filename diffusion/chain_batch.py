@@ -97,7 +97,7 @@ def piece_of(micro: ChainBatch, device: torch.device, *, edges_once: bool = Fals
         shares = torch.ones_like(advantages)
     return Piece(
         at=Interval(t=t, t_next=t_next, t_second=trajectory.times[1]),
-        dt=(t_next - t).to(device),
+        dt=(t_next - t).to(device, torch.float32),
         x=torch.cat(before).float(),
         x_next=torch.cat(after).float(),
         conditioning=micro.conditioning.select(micro.prompt_rows.repeat(len(chosen))),

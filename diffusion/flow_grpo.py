@@ -44,7 +44,7 @@ Distance = Callable[[Tensor, Tensor, Step, Step, Piece], Tensor]
 DISTANCES: dict[str, Distance] = {
     "released": lambda output, other, now, base, piece: released_kl(now.mean, base.mean, now.std, piece.dt),
     "exact": lambda output, other, now, base, piece: transition_kl(now.mean, base.mean, now.std),
-    "velocity": lambda output, other, now, base, piece: velocity_kl(output, other, piece.dt),
+    "velocity": lambda output, other, now, base, piece: velocity_kl(output, other, torch.as_tensor(piece.at.t)),
 }
 
 
