@@ -3,7 +3,8 @@
 * `.txt`: one prompt a line.
 * `.jsonl`: one JSON object a line with the key `prompt`; all other keys become columns, which rewards receive as
   keyword arguments.
-* `builtin:tiny/train`, `builtin:tiny/heldout`: the captions of the embedded model.
+* `builtin:tiny/train`, `builtin:tiny/heldout`: the captions of the embedded model; `builtin:ocr/train` and others: the
+  small sets of `diffusion/prompt_sets`.
 
 UTF-8, with or without a byte-order mark. Blank lines are skipped and white space around a prompt is dropped;
 repeated prompts stay, each a row of its own. A key that only some rows have is None in the others: optional
@@ -20,9 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import AlignError
+from diffusion.prompt_sets import SETS, SPLITS, set_path
 from diffusion.tiny import prompts_path
 
-BUILTIN = {f"builtin:tiny/{split}": split for split in ("train", "heldout")}
+BUILTIN: dict[str, Path] = {
+    **{f"builtin:tiny/{split}": prompts_path(split) for split in SPLITS},
+    **{f"builtin:{name}/{split}": set_path(name, split) for name in SETS for split in SPLITS},
+}
+"""Prompt sets that come with the suite, and their files."""
 
 RESERVED = ("prompts", "images", "completions")
 """Keyword arguments that every reward receives already."""
@@ -89,7 +95,7 @@ def locate(source: str, folder: Path | None = None) -> Path:
     if source.startswith("builtin:"):
         if source not in BUILTIN:
             raise AlignError(f"expected a built-in prompt set, found {source!r}.", f"Known: {', '.join(BUILTIN)}.")
-        path = prompts_path(BUILTIN[source])
+        path = BUILTIN[source]
     else:
         path = (folder or Path()) / Path(source).expanduser()
     if not path.is_file():

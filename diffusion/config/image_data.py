@@ -29,6 +29,8 @@ class ImageSource:
 class PairsConfig(ImageSource):
     """Pairs of pictures, one preferred.
 
+    `builtin:tiny/pairs` as a path are painted ones, to try things out.
+
     A picture is a path relative to the file, or the bytes of a file. Without `chosen` and `rejected` columns, the
     columns of Pick-a-Pic are looked for: `caption`, `jpg_0`, `jpg_1` and `label_0` (1: the first is preferred, 0: the
     second, anything between: no preference, such rows are left out).

@@ -17,7 +17,7 @@ class PromptsConfig:
     """Which prompts are trained on and which are only evaluated."""
 
     train: FilePath = "builtin:tiny/train"
-    """Text file (a prompt a line), JSONL file (`prompt` and columns that rewards see), or `builtin:tiny/train`."""
+    """Text file (a prompt a line), JSONL file (`prompt`, columns for rewards), or a set like `builtin:ocr/train`."""
     heldout: FilePath | None = "builtin:tiny/heldout"
     """Prompts for evaluation, never trained on; `null` switches evaluation off."""
 

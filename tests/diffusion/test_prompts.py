@@ -70,13 +70,12 @@ def test_select_repeats_and_reorders():
     assert found == PromptSet(prompts=("b", "a", "b"), columns={"class": (2, 1, 2)})
 
 
-def test_built_in_names_are_the_files_of_the_embedded_model(monkeypatch, tmp_path):
-    """Each name leads to its own file; the files themselves are checked with the embedded model."""
-    monkeypatch.setattr("diffusion.prompts.prompts_path", lambda split: tmp_path / f"{split}.jsonl")
-    for name, split in BUILTIN.items():
-        (tmp_path / f"{split}.jsonl").write_text(rows_of({"prompt": split}))
-        assert prompts_path(split).name == f"{split}.jsonl"
-        assert read_prompts(name).prompts == (split,)
+def test_built_in_names_are_files_of_the_package():
+    """Each name leads to its own file; the files of the embedded model are checked with it."""
+    assert BUILTIN["builtin:tiny/heldout"] == prompts_path("heldout")
+    assert len(set(BUILTIN.values())) == len(BUILTIN)
+    for name, path in BUILTIN.items():
+        assert read_prompts(name) == read_prompts(str(path))
 
 
 def test_reading_prompts_does_not_import_torch():
