@@ -57,7 +57,7 @@ def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder
 
 @app.command()
 def schema(
-    branch: Annotated[str | None, typer.Argument(help="Which branch; needed when there is more than one.")] = None,
+    branch: Annotated[str, typer.Argument(help="Which branch.")] = "diffusion",
     as_markdown: Annotated[
         bool, typer.Option("--markdown", help="A reference page for people instead of JSON schema.")
     ] = False,
@@ -68,9 +68,9 @@ def schema(
     from align.errors import AlignError
 
     known = list(branches())
-    if branch not in known and (branch is not None or len(known) > 1):
-        raise AlignError(f"expected one of the branches {', '.join(known)}, found {branch or 'none'}.", "Name one.")
-    root = root_of(branch or known[0])
+    if branch not in known:
+        raise AlignError(f"expected one of the branches {', '.join(known)}, found {branch}.", "Name one.")
+    root = root_of(branch)
     typer.echo(schemas.markdown(root) if as_markdown else json.dumps(schemas.json_schema(root), indent=2))
 
 

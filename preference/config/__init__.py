@@ -1,0 +1,73 @@
+"""Settings of a language-model run. Torch-free. The string under each field is its help text.
+
+One file per topic: `models`, `data`, `algorithms`, `running`; the root dataclass is here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import with_config
+
+from align.config.numbers import Count
+from align.config.shared import STRICT, OutputConfig
+from preference.config.algorithms import Algorithm, DpoConfig, SimpoConfig
+from preference.config.data import PairsConfig, TokensConfig
+from preference.config.models import CausalLm, Model
+from preference.config.running import (
+    EvaluationConfig,
+    GenerationConfig,
+    ReferenceConfig,
+    TextCheckpointConfig,
+    TextOptimizerConfig,
+    TextTrainingConfig,
+)
+
+__all__ = [
+    "Algorithm",
+    "CausalLm",
+    "DpoConfig",
+    "EvaluationConfig",
+    "GenerationConfig",
+    "Model",
+    "PairsConfig",
+    "PreferenceRun",
+    "ReferenceConfig",
+    "SimpoConfig",
+    "TextCheckpointConfig",
+    "TextOptimizerConfig",
+    "TextTrainingConfig",
+    "TokensConfig",
+]
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class PreferenceRun:
+    """A run that trains a language model on preferences."""
+
+    branch: Literal["preference"] = "preference"
+    """Language models."""
+    recipe: str | None = None
+    """Name of the shipped config that this one is a variant of; `align plan` lists where they differ."""
+    seed: Count = 0
+    """All randomness of the run follows from it."""
+    model: Model = field(default_factory=CausalLm)
+    """The model that is trained."""
+    data: PairsConfig = field(default_factory=PairsConfig)
+    """The pairs."""
+    algorithm: Algorithm = field(default_factory=DpoConfig)
+    """The method."""
+    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
+    """The model that the policy is compared with."""
+    optimizer: TextOptimizerConfig = field(default_factory=TextOptimizerConfig)
+    """Optimiser and learning rate."""
+    training: TextTrainingConfig = field(default_factory=TextTrainingConfig)
+    """How long, how large, how precise."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """Held-out evaluation."""
+    checkpoint: TextCheckpointConfig = field(default_factory=TextCheckpointConfig)
+    """Checkpoints."""
+    output: OutputConfig = field(default_factory=OutputConfig)
+    """Run folder and trackers."""
