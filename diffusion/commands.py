@@ -6,21 +6,19 @@ The command line imports this module late: it loads torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.config.checks import check_device
-from align.config.errors import ConfigError
 from align.config.load import CONFIG_NAME, save_config
 from align.config.shared import RewardConfig
-from align.engine.checkpoint import latest, make_readable, read
+from align.engine.checkpoint import make_readable
+from align.engine.command import check_resumable, evaluation_folder, made, open_folder, processes_of
 from align.engine.distributed import Processes, start_accelerator
 from align.engine.folder import RunFolder, step_number
 from align.engine.loop import train as train_loop
 from align.engine.run import Run
-from align.engine.saving import check_model, find_checkpoint, load_weights
+from align.engine.saving import find_checkpoint, load_weights
 from align.engine.settings import RunSettings
 from align.engine.timers import Timers
 from align.errors import AlignError
@@ -42,7 +40,6 @@ from diffusion.score import CONTACT_SHEET, Scores, find_images, image_files, sco
 from diffusion.tables import base_table, gain_table, score_table
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
     from rich.console import Console
 
     from align.engine.adapters import Policy
@@ -66,16 +63,16 @@ def train(config: DiffusionRun, *, name: str = "run", resume: Path | None = None
     Returns:
         The run folder, with its report.
     """
-    with _processes(config) as (accelerator, processes):
+    with processes_of(config.training) as (accelerator, processes):
         inputs = read_inputs(config)
         _check_lengths(config, _texts(config, inputs), tell=processes.is_main)
         _show_plan(config, processes)
-        folder = _open_folder(config, name, resume, processes)
+        folder = open_folder(config.output, name, resume, processes)
         try:
             model = load_model(config.model, accelerator.device)
             policy = make_policy(config, model, keep_reference=keeps_reference(config))
             run = Run(accelerator, folder, policy, RunSettings.of(config))
-            _check_resumable(folder, policy)
+            check_resumable(folder, policy)
             _write_head(config, folder, command, processes)
             run.hooks = make_hooks(config, make_evaluator(config, model, inputs, run.processes, run.timer), run)
             outcome = train_loop(run, make_algorithm(config, model, inputs, run))
@@ -98,7 +95,7 @@ def evaluate(config: DiffusionRun, *, checkpoint: Path | None = None, output: Pa
         The folder; it has the layout of a run folder, and its page shows pictures of the base and the checkpoint side
         by side.
     """
-    with _processes(config) as (accelerator, processes):
+    with processes_of(config.training) as (accelerator, processes):
         inputs = read_inputs(config)
         if inputs.heldout is None:
             raise AlignError(
@@ -107,7 +104,7 @@ def evaluate(config: DiffusionRun, *, checkpoint: Path | None = None, output: Pa
             )
         _check_lengths(config, {str(config.prompts.heldout): inputs.heldout}, tell=processes.is_main)
         source = None if checkpoint is None else _weights_of(checkpoint)
-        output = output or _evaluation_folder(source)
+        output = output or evaluation_folder(source)
         model = load_model(config.model, accelerator.device)
         policy = make_policy(config, model)
         policy.prepare(accelerator)
@@ -119,7 +116,7 @@ def evaluate(config: DiffusionRun, *, checkpoint: Path | None = None, output: Pa
             weights = _load(source, policy)
             found.append(evaluator.evaluate(max(step_number(source.name) or 1, 1), policy.module, weights, PICTURES))
         if processes.is_main:
-            save_config(config, _made(output) / CONFIG_NAME)
+            save_config(config, made(output) / CONFIG_NAME)
             for evaluation in found:
                 write_evaluation(output, evaluation)
             write_report(output)
@@ -164,7 +161,7 @@ def generate(
         _load(source, policy)
     images = draw(model, policy.module, texts, seeds, evaluation_sampler(config.evaluation, config.rollout))
     pairs = [(prompt, seed) for prompt in texts for seed in seeds]
-    paths = [_made(output) / f"{number:03d}.png" for number in range(len(images))]
+    paths = [made(output) / f"{number:03d}.png" for number in range(len(images))]
     for image, path in zip(images, paths, strict=True):
         image.save(path)
     captions = [f"{prompt} ({seed})" for prompt, seed in pairs]
@@ -199,19 +196,6 @@ def score(
     return scores
 
 
-@contextmanager
-def _processes(config: DiffusionRun) -> Iterator[tuple[Accelerator, Processes]]:
-    """The accelerator and the processes of a command; they are given back at its end."""
-    accelerator = start_accelerator(config.training.mixed_precision)
-    problems = list(check_device(config.training, accelerator.device.type))
-    if problems:
-        raise ConfigError(problems)
-    try:
-        yield accelerator, Processes(accelerator)
-    finally:
-        accelerator.end_training()
-
-
 def _texts(config: DiffusionRun, inputs: Inputs) -> dict[str, PromptSet | None]:
     """What the text encoders will read, by where it comes from."""
     heldout = {str(config.prompts.heldout): inputs.heldout}
@@ -230,19 +214,6 @@ def _check_lengths(config: DiffusionRun, given: Mapping[str, PromptSet | None], 
 def _show_plan(config: DiffusionRun, processes: Processes) -> None:
     if processes.is_main:
         print_plan(plan(config, processes.world), _console())
-
-
-def _open_folder(config: DiffusionRun, name: str, resume: Path | None, processes: Processes) -> RunFolder:
-    if resume is not None:
-        return RunFolder.reopen(resume, processes=processes)
-    return RunFolder.create(config.output, default_name=name, processes=processes)
-
-
-def _check_resumable(folder: RunFolder, policy: Policy) -> None:
-    """Refuse settings of another model before they replace the run's own config."""
-    newest = latest(folder.checkpoints) if folder.resumed else None
-    if newest is not None:
-        check_model(newest, read(newest), policy)
 
 
 def _write_head(config: DiffusionRun, folder: RunFolder, command: str, processes: Processes) -> None:
@@ -280,21 +251,8 @@ def _load(source: Path, policy: Policy) -> str:
     return load_weights(source, policy)
 
 
-def _evaluation_folder(source: Path | None) -> Path:
-    """`evaluation/<checkpoint>` in the run folder, or `evaluation` in the working directory for the base alone."""
-    if source is None:
-        return Path.cwd() / "evaluation"
-    run_folder = source.parent.parent if source.parent.name == "checkpoints" else source.parent
-    return run_folder / "evaluation" / source.name
-
-
 def _without_prompts(images: Path) -> PromptSet:
     return PromptSet(prompts=("",) * len(image_files(images)))
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _console() -> Console:
