@@ -71,7 +71,7 @@ def test_differences_from_a_recipe(run):
     found = {item.key: (item.recipe, item.ours) for item in made.differences}
     assert found["rollout.group_size"] == ("24", "4")
     assert found["training.mixed_precision"] == ("fp16", "no")
-    assert found["rewards.0"][0].startswith("{function: jpeg_compressibility, name: null, weight: 1.0")
+    assert found["rewards.0"][0].startswith("{function: http, name: geneval, weight: 1.0")
     assert found["rewards.0"][1] == "–"
     assert found["rollout.resolution"] == ("512", "null")
     assert "algorithm.weighting" not in found
