@@ -48,12 +48,14 @@ def precomputes(config: PreferenceRun, pairs: int) -> bool:
 
     Args:
         config: settings of the run.
-        pairs: usable pairs to train on. `auto` computes once where each is met more than once.
+        pairs: usable pairs to train on. `auto` computes once where each is met more than once, and where nothing else
+            would know: all weights are trained, and no copy of them is kept.
     """
     if not config.algorithm.reads_reference():
         return False
     if config.reference.precompute == "auto":
-        return config.training.steps * config.data.pairs_per_step > pairs
+        again = config.training.steps * config.data.pairs_per_step > pairs
+        return not config.reference.keep_copy and (again or config.model.lora is None)
     return config.reference.precompute
 
 

@@ -73,6 +73,11 @@ class PairMethod(ABC):
         self._size = UpdateSize(pairs=0, chosen_tokens=0)
         self._start: list[Tensor] = []
 
+    @property
+    def scorer(self) -> SequenceScorer:
+        """The pass of the network."""
+        return self._parts.scorer
+
     @abstractmethod
     def compare(self, scores: SequenceScores, reference: SequenceScores | None) -> PairLosses:
         """Loss and rewards of each pair.
@@ -98,10 +103,9 @@ class PairMethod(ABC):
 
     def loss(self, micro: PairBatch) -> LossOutput:
         """Mean loss of the pairs, and the supervised term."""
-        scorer = self._parts.scorer
-        layout = scorer.lay(micro.groups())
+        layout = self.scorer.lay(micro.groups())
         stored = self._ask(micro, layout) if self.config.reads_reference() else None
-        scores = scorer.score(layout, self.extras)
+        scores = self.scorer.score(layout, self.extras)
         reference = None if stored is None else scores.like(stored)
         found = self.compare(scores, reference)
         loss, metrics = found.losses.mean(), {**reward_metrics(found), **policy_metrics(scores)}
@@ -141,7 +145,7 @@ class PairMethod(ABC):
         if micro.reference is not None:
             return stored_log_probs(micro)
         with self._parts.policy.reference():
-            return self._parts.scorer.score(layout).log_probs
+            return self.scorer.score(layout).log_probs
 
     def _first(self, scores: SequenceScores, reference: SequenceScores) -> dict[str, Tensor]:
         if (self._step, self._update) != (1, 0):

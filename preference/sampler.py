@@ -69,7 +69,7 @@ class PairSampler:
         if self.pairs < self.per_step:
             raise AlignError(
                 f"a step reads {self.per_step} different pairs, and the data has {self.pairs} that can be used.",
-                f"Set algorithm.pairs_per_step to at most {self.pairs}, or add pairs.",
+                f"Set data.pairs_per_step to at most {self.pairs}, or add pairs.",
             )
 
     def __call__(self, step: int) -> StepPairs:

@@ -1,0 +1,240 @@
+"""From settings to the objects of a run. Whatever a user can get wrong is read here, before a model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from align.engine.batching import micro_cuts
+from align.engine.hooks import Hooks
+from align.heldout import write_record
+from align.rewards.scorer import Scorer
+from preference.arithmetic import precomputes
+from preference.config import DpoConfig, GenerationConfig, PreferenceRun, SimpoConfig
+from preference.data import Texts, heldout_pairs, read_prompts, training_pairs
+from preference.dpo import Dpo
+from preference.evaluate import AnswerEvaluator, Evaluator, PairEvaluator
+from preference.forward import LayoutPlan, SequenceScorer, plan_layout
+from preference.models.load import load_tokenizer
+from preference.pair_method import PairMethod, PairParts
+from preference.reference import ReferenceCache, complete
+from preference.sampler import PairSampler
+from preference.simpo import Simpo
+from preference.stored_pairs import StoredPairs, annotator_rates
+from preference.tokenise import tokenise_pairs, tokenise_prompts
+
+if TYPE_CHECKING:
+    from align.engine.adapters import Policy
+    from align.engine.distributed import Processes
+    from align.engine.run import Run
+    from preference.models.language_model import LanguageModel
+    from preference.tokens import TokenPairs, TokenPrompts
+
+METHODS: Mapping[type, type[PairMethod]] = {DpoConfig: Dpo, SimpoConfig: Simpo}
+"""Settings -> method."""
+SAMPLED_BATCHES = 8
+"""Micro-batches whose layouts are compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a run reads.
+
+    Attributes:
+        pairs: to train on.
+        heldout: to evaluate on; None where there are none.
+        prompts: to answer; None where no answers are sampled.
+        scorer: scores those answers.
+    """
+
+    pairs: TokenPairs
+    heldout: TokenPairs | None
+    prompts: TokenPrompts | None
+    scorer: Scorer
+
+    def reports(self) -> list[str]:
+        """What became of the rows of each source, in lines."""
+        parts = [self.pairs, *(part for part in (self.heldout, self.prompts) if part is not None)]
+        return [f"{part.report.source}: {part.report.summary()}" for part in parts]
+
+
+def read_inputs(config: PreferenceRun) -> Inputs:
+    """Read and tokenise pairs and prompts, and find rewards; no weights are loaded.
+
+    Raises:
+        AlignError: a file, a row or a reward that cannot be used; says which and what to do.
+    """
+    scorer = Scorer(config.evaluation.rewards)
+    train, heldout = training_pairs(config.data), heldout_pairs(config.data)
+    generate = config.evaluation.generate
+    asked = None if generate is None else _prompts(config, generate, heldout)
+    if asked is not None:
+        scorer.check({"prompts", "completions", *asked.columns})
+        scorer.check_rows({**asked.columns, "prompts": asked.prompts})
+    tokenizer = load_tokenizer(config.model)
+    heldout_ids = None if heldout is None else tokenise_pairs(heldout, tokenizer, config.data)
+    if heldout_ids is not None and config.evaluation.pairs is not None:
+        heldout_ids = heldout_ids.select(range(min(config.evaluation.pairs, len(heldout_ids))))
+    return Inputs(
+        pairs=tokenise_pairs(train, tokenizer, config.data),
+        heldout=heldout_ids,
+        prompts=None if asked is None else tokenise_prompts(asked, tokenizer, config.data),
+        scorer=scorer,
+    )
+
+
+def _prompts(config: PreferenceRun, generate: GenerationConfig, heldout: Texts | None) -> Texts:
+    """The prompts to answer, each once."""
+    if generate.prompts is not None:
+        found = read_prompts(generate.prompts, bad_rows=config.data.bad_rows, as_turns=config.data.plain_as_chat)
+    else:
+        assert heldout is not None  # the checks have seen to it
+        found = heldout
+    first = {prompt: row for row, prompt in reversed(list(enumerate(found.prompts)))}
+    rows = sorted(first.values())
+    return found.select(rows if generate.limit is None else rows[: generate.limit])
+
+
+def keeps_copy(config: PreferenceRun, pairs: int) -> bool:
+    """Whether a second copy of all weights is held: it was asked for, and nothing else gives the reference."""
+    live = config.algorithm.reads_reference() and not precomputes(config, pairs)
+    return live and config.model.lora is None
+
+
+def layout_of(config: PreferenceRun, policy: Policy, inputs: Inputs) -> LayoutPlan:
+    """The layout of a run, from its first pairs; before the network is wrapped."""
+    pairs, size = StoredPairs(data=inputs.pairs), config.training.micro_batch_size
+    rows = _sampler(config, len(pairs))(1).rows
+    cuts = micro_cuts(len(rows), size)[:SAMPLED_BATCHES]
+    longest = max(part.longest() for part in (inputs.pairs, inputs.heldout) if part is not None)
+    return plan_layout(policy.module, [pairs.groups(rows[cut.start : cut.stop]) for cut in cuts], longest=longest)
+
+
+def _sampler(config: PreferenceRun, pairs: int, processes: Processes | None = None) -> PairSampler:
+    return PairSampler(
+        pairs=pairs,
+        per_step=config.data.pairs_per_step,
+        seed=config.seed,
+        updates=config.training.updates_per_rollout,
+        rank=0 if processes is None else processes.rank,
+        world=1 if processes is None else processes.world,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """What makes the parts of a run from its settings, once the network stands.
+
+    Attributes:
+        config: the run's settings.
+        model: the loaded model.
+        inputs: what the run reads.
+        policy: the trained network, prepared.
+        scorer: its pass.
+        processes: who shares the work.
+        timer: counts the stages.
+        cache: folder for stored references; None = in memory only.
+    """
+
+    config: PreferenceRun
+    model: LanguageModel
+    inputs: Inputs
+    policy: Policy
+    scorer: SequenceScorer
+    processes: Processes
+    timer: Callable[[str], Any]
+    cache: Path | None
+
+    def method(self) -> PairMethod:
+        """The method of the run. A collective; the network is as it was before training."""
+        data, sampler = self.inputs.pairs, _sampler(self.config, len(self.inputs.pairs), self.processes)
+        pairs = StoredPairs(data=data, rates=annotator_rates(data))
+        if precomputes(self.config, len(data)):
+            pairs = self.with_reference(pairs, sampler.read_in(range(1, self.config.training.steps + 1)))
+        return self._method(pairs, sampler)
+
+    def evaluator(self) -> Evaluator | None:
+        """The held-out evaluation, None where there is none. A collective, as `method`.
+
+        Held-out pairs are always compared with the model from before training, whatever the method reads.
+        """
+        heldout, prompts, evaluation = self.inputs.heldout, self.inputs.prompts, self.config.evaluation
+        ranking = answers = None
+        if heldout is not None:
+            pairs = StoredPairs(data=heldout, rates=annotator_rates(heldout))
+            pairs = self.with_reference(pairs, torch.arange(len(pairs)))
+            method = self._method(pairs, PairSampler(pairs=len(pairs), per_step=1, seed=0))
+            ranking = PairEvaluator(method, pairs, processes=self.processes, batch_size=evaluation.batch_size)
+        if prompts is not None and evaluation.generate is not None:
+            answers = AnswerEvaluator(
+                self.model,
+                prompts,
+                evaluation.generate,
+                scorer=self.inputs.scorer,
+                processes=self.processes,
+                timer=self.timer,
+            )
+        return None if ranking is None and answers is None else Evaluator(ranking, answers)
+
+    def with_reference(self, pairs: StoredPairs, rows: torch.Tensor) -> StoredPairs:
+        """The pairs with the reference's numbers for these rows, from the cache or computed now."""
+        config, identity = self.config, self.policy.identity
+        key = {
+            "data": pairs.data.fingerprint(),
+            "weights": identity["weights"],
+            "dtype": f"{config.model.dtype}, quantised {config.model.quantization}",
+            "autocast": config.training.mixed_precision,
+            "attention": config.model.attention,
+            "layout": self.scorer.plan.kind,
+        }
+        cache = ReferenceCache(self.cache, key)
+        known = self.processes.from_main(cache.load() if self.processes.is_main else None)
+        assert known is not None  # the main process has sent it
+        self.policy.gather()  # processes run different numbers of passes
+        try:
+            table = complete(
+                known,
+                pairs.groups,
+                rows,
+                scorer=self.scorer,
+                processes=self.processes,
+                batch_size=config.evaluation.batch_size,
+            )
+        finally:
+            self.policy.reshard()
+        if self.processes.is_main and len(table.rows) > len(known.rows):
+            cache.save(table)
+        return replace(pairs, reference=table)
+
+    def _method(self, pairs: StoredPairs, sampler: PairSampler) -> PairMethod:
+        dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        usual = torch.float32 if self.config.model.lora is None else getattr(torch, self.config.model.dtype)
+        dtype = dtypes.get(self.config.training.mixed_precision, usual)
+        parts = PairParts(pairs=pairs, sampler=sampler, scorer=self.scorer, policy=self.policy, dtype=dtype)
+        return METHODS[type(self.config.algorithm)](self.config.algorithm, parts)
+
+
+def make_hooks(config: PreferenceRun, evaluator: Evaluator | None, run: Run) -> Hooks:
+    """Evaluation between steps, with the averaged weights if there are any; nothing where it is off."""
+    if evaluator is None:
+        return Hooks()
+
+    def evaluate(step: int) -> Mapping[str, float]:
+        with run.averaged_weights() as weights:
+            found = evaluator.evaluate(step, run.policy.module, weights)
+        if run.processes.is_main:
+            write_record(record_path(run.folder.path, step), found)
+        return found.metrics()
+
+    return Hooks(evaluate=evaluate, evaluate_every=config.evaluation.every)
+
+
+def record_path(folder: Path, step: int) -> Path:
+    """`evaluations/step_XXXXXX.json`."""
+    from align.engine.folder import step_name
+
+    return folder / "evaluations" / f"{step_name(step)}.json"
