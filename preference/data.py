@@ -206,7 +206,7 @@ def _pairs(place: _Place, names: tuple[str, str, str], bad_rows: BadRows, as_tur
     table = open_table(place.source, split=place.split, subset=place.subset, revision=place.revision)
     prompt, *answers = names
     for name in answers:
-        if name not in table.columns:
+        if table.columns and name not in table.columns:  # without any, every row is bad, or there is none
             raise _missing(place.source, name, table.columns)
 
     def read(row: Mapping[str, Any]) -> TextRow:

@@ -182,8 +182,8 @@ class _Tokeniser:
             prompt = special.without_added_end(prompt)
         before = prompt
         prompt, wholes = special.begun(prompt), [special.begun(ids) for ids in wholes]
-        if item.is_chat and len(prompt) != len(before):
-            notes["begin tokens put before or taken from what the template wrote"] += 1
+        if len(prompt) != len(before):
+            notes["begin tokens put before or taken from the texts"] += 1
         if not prompt:
             if special.bos is None:
                 raise Unusable("the prompt is empty, and the tokenizer has no begin token that could stand for it")

@@ -20,6 +20,7 @@ from align.errors import AlignError
 
 _ADAPTER = "default"
 _ADAPTABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
+_TRANSPOSED = "Conv1D"  # GPT-2's linear layers, a class of transformers, which hold W transposed
 
 
 class AdapterLayer(Protocol):
@@ -57,7 +58,7 @@ def inject(module: nn.Module, config: LoraConfig, targets: Sequence[str], *, see
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model
 
-    check_targets(module, targets)
+    adapted = check_targets(module, targets)
     module.requires_grad_(False)
     settings = PeftConfig(
         r=config.rank,
@@ -65,6 +66,7 @@ def inject(module: nn.Module, config: LoraConfig, targets: Sequence[str], *, see
         target_modules=list(targets),
         lora_dropout=config.dropout,
         init_lora_weights="gaussian",
+        fan_in_fan_out=all(type(layer).__name__ == _TRANSPOSED for layer in adapted),
     )
     # Not by the libraries' own add_adapter, which refuses every peft but the newest; it does these two things.
     inject_adapter_in_model(settings, module, _ADAPTER)
@@ -79,23 +81,29 @@ def inject(module: nn.Module, config: LoraConfig, targets: Sequence[str], *, see
 
 def available_endings(module: nn.Module) -> list[str]:
     """Endings of the names of layers that can carry an adapter, with the number of the block left out."""
-    names = [name for name, layer in module.named_modules() if isinstance(layer, _ADAPTABLE)]
+    names = [name for name, layer in module.named_modules() if _can_adapt(layer)]
     return sorted({re.sub(r"^.*?\.\d+\.", "", name) for name in names})
 
 
-def check_targets(module: nn.Module, targets: Sequence[str]) -> None:
-    """Refuse targets that no layer's name ends with.
+def check_targets(module: nn.Module, targets: Sequence[str]) -> list[nn.Module]:
+    """The layers whose names end with a target. Refuses targets that no layer's name ends with.
 
     Raises:
         AlignError: names them, and the endings there are.
     """
-    names = [name for name, layer in module.named_modules() if isinstance(layer, _ADAPTABLE)]
-    lost = [target for target in targets if not any(name == target or name.endswith(f".{target}") for name in names)]
+    layers = {name: layer for name, layer in module.named_modules() if _can_adapt(layer)}
+    found = {target: [name for name in layers if name == target or name.endswith(f".{target}")] for target in targets}
+    lost = [target for target, names in found.items() if not names]
     if lost or not targets:
         raise AlignError(
             f"LoRA targets {lost or list(targets)} match no layer of {type(module).__name__}.",
             f"Choose model.lora.targets from these endings: {', '.join(available_endings(module))}.",
         )
+    return [layers[name] for names in found.values() for name in names]
+
+
+def _can_adapt(layer: nn.Module) -> bool:
+    return isinstance(layer, _ADAPTABLE) or type(layer).__name__ == _TRANSPOSED
 
 
 def is_adapter_layer(layer: nn.Module) -> TypeGuard[AdapterLayer]:

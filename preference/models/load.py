@@ -14,6 +14,7 @@ from torch import nn
 from preference.config.models import CausalLm
 from preference.models.language_model import LanguageModel
 from preference.models.locate import ModelError, Source, locate
+from preference.models.quiet import quiet
 
 
 def load(config: CausalLm, device: torch.device | str = "cpu") -> LanguageModel:
@@ -25,7 +26,7 @@ def load(config: CausalLm, device: torch.device | str = "cpu") -> LanguageModel:
     source = locate(config.path)
     _check_packages(config, source)
     tokenizer = load_tokenizer(config)
-    with _quiet(), _explained(config.path):
+    with quiet(), _explained(config.path):
         network: Any = _gguf(source, config) if source.gguf else _safetensors(source, config, device)
     if config.adapter is not None:
         network = _merge(network, Path(config.adapter).expanduser())
@@ -43,7 +44,7 @@ def load_tokenizer(config: CausalLm) -> Any:  # Any: transformers' tokenizers ha
     from transformers import AutoTokenizer
 
     source = locate(config.path)
-    with _quiet(), _explained(config.path):
+    with quiet(), _explained(config.path):
         tokenizer = AutoTokenizer.from_pretrained(source.name, trust_remote_code=False, **_where(source, config))
     if config.chat_template is not None:
         tokenizer.chat_template = Path(config.chat_template).read_text(encoding="utf-8")
@@ -124,7 +125,8 @@ def _merge(network: Any, folder: Path) -> nn.Module:
             way_out="Give the folder that `align train` or peft's save_pretrained wrote.",
         )
     try:
-        return PeftModel.from_pretrained(network, str(folder)).merge_and_unload()  # pyright: ignore[reportCallIssue]
+        with quiet():
+            return PeftModel.from_pretrained(network, str(folder)).merge_and_unload()  # pyright: ignore[reportCallIssue]
     except (ValueError, RuntimeError, KeyError) as error:
         raise ModelError(
             f"model.adapter {str(folder)!r} does not fit the model: {str(error)[:300]}",
@@ -146,11 +148,16 @@ def _check_packages(config: CausalLm, source: Source) -> None:
 def _check_vocabulary(network: Any, tokenizer: Any, path: str) -> None:
     """A tokenizer whose ids the model does not have."""
     known = network.get_input_embeddings().num_embeddings
-    if len(tokenizer) > known:
+    beyond = {token for token, number in tokenizer.get_vocab().items() if number >= known}
+    if beyond - _CONVERTED:
         raise ModelError(
             f"model.path {path!r}: the tokenizer has {len(tokenizer)} tokens, the model embeds {known}.",
             way_out="Give a model and a tokenizer that belong together.",
         )
+
+
+_CONVERTED = {"<|endoftext|>"}
+"""Put behind the vocabulary by transformers' reader of GGUF files that lack it; no other text is encoded by it."""
 
 
 @contextmanager
@@ -167,17 +174,3 @@ def _explained(path: str) -> Iterator[None]:
             if custom
             else "Check the files, the attention implementation, and that transformers knows this model type.",
         ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without progress bars."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

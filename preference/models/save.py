@@ -6,6 +6,7 @@ all weights  config.json, model.safetensors                       AutoModelForCa
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from align.engine.lora import is_adapter_layer
+from preference.models.quiet import quiet
 
 if TYPE_CHECKING:
     from align.engine.adapters import Policy
@@ -54,8 +56,9 @@ def save_merged(model: LanguageModel, folder: Path, policy: Policy, dtype: torch
     weights = merged_weights(network)
     if dtype is not None:
         weights = {name: weight.to(dtype) if weight.is_floating_point() else weight for name, weight in weights.items()}
-    with _as_plain(network), _saved_dtype(network, weights):
+    with _as_plain(network), quiet():
         network.save_pretrained(folder, state_dict=weights)
+    _write_dtype(folder, weights)
     return folder
 
 
@@ -97,13 +100,11 @@ def _as_plain(network: Any) -> Iterator[None]:
         network._hf_peft_config_loaded = marked
 
 
-@contextmanager
-def _saved_dtype(network: Any, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """The number format in the written config is that of the written weights."""
-    before = network.config.dtype
-    found = next((weight.dtype for weight in weights.values() if weight.is_floating_point()), before)
-    try:
-        network.config.dtype = found
-        yield
-    finally:
-        network.config.dtype = before
+def _write_dtype(folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """transformers writes the number format of the network into config.json, not that of the written weights."""
+    found = next((weight.dtype for weight in weights.values() if weight.is_floating_point()), None)
+    path = folder / "config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    if found is not None and settings.get("dtype"):
+        settings["dtype"] = str(found).removeprefix("torch.")
+        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
