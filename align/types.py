@@ -116,6 +116,7 @@ class Batch(Protocol):
     """What an algorithm collects in a step and the engine cuts into micro-batches. Rows are this process's samples.
 
     `samples`, `rewards` and `signal` are for the record (pictures, tables, metrics) and may be None for off-line data.
+    A batch whose rows are no images may say what they are as `noun`: "pairs" is logged as `pairs_per_second`.
     """
 
     @property

@@ -5,6 +5,7 @@ A draw is keyed by what it is for, so that an answer depends neither on the batc
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,13 +61,12 @@ def answer(
     stops = torch.tensor(list(settings.stop_ids), dtype=torch.int64, device=device)
     done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     model: Any = network  # Any: what a call returns is transformers' own
-    cache, drawn, positions = None, [], (mask.cumsum(dim=1) - 1).clamp(min=0)
+    name, cache = _cache_name(network), None
+    drawn, positions = [], (mask.cumsum(dim=1) - 1).clamp(min=0)
     with _at_rest(network):
         for _ in range(settings.max_new_tokens):
-            found = model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-            )
-            cache = found.past_key_values
+            found = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, **{name: cache})
+            cache = getattr(found, name)
             token = _next(found.logits[:, -1], sources, settings)
             drawn.append(torch.where(done, settings.pad_id, token))
             done |= torch.isin(token, stops)
@@ -99,6 +99,12 @@ def _next(logits: Tensor, sources: Sequence[torch.Generator], settings: AnswerSe
         probabilities = nucleus(probabilities, settings.top_p)
     rows = zip(probabilities, sources, strict=True)
     return torch.stack([torch.multinomial(row, 1, generator=source)[0] for row, source in rows]).to(logits.device)
+
+
+def _cache_name(network: nn.Module) -> str:
+    """What this version of transformers calls keys and values of earlier tokens."""
+    known = inspect.signature(type(network).forward).parameters
+    return "cache" if "cache" in known else "past_key_values"
 
 
 def _left_padded(prompts: Sequence[Tensor], pad_id: int) -> tuple[Int[Tensor, "b t"], Int[Tensor, "b t"]]:

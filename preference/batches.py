@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +21,7 @@ class PairBatch:
     `samples`, `rewards` and `signal` are for the record, and None for stored pairs.
 
     Attributes:
+        noun: what a row is, in the name of the speed in the log.
         index: number of each pair in the step, over all processes.
         rows: place of each pair in the data.
         prompts: token ids, at least one each.
@@ -30,6 +31,8 @@ class PairBatch:
             where the method has no reference, or asks it at loss time.
         rates: share of annotators who prefer the chosen answer, where the data says.
     """
+
+    noun: ClassVar[str] = "pairs"
 
     index: Int[Tensor, "n"]
     rows: Int[Tensor, "n"]

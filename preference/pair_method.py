@@ -18,9 +18,9 @@ from torch import Tensor
 from align.types import LossOutput
 from preference.batches import PairBatch
 from preference.losses import PairLosses, negative_log_likelihood
-from preference.pair_metrics import deviation, policy_metrics, reference_metrics, reward_metrics
+from preference.pair_metrics import idealised_metrics, policy_metrics, reference_metrics, reward_metrics
 from preference.reference import stored_log_probs
-from preference.scores import SequenceScores, sides
+from preference.scores import SequenceScores, Sides, sides
 from preference.stored_pairs import UpdateSize
 
 if TYPE_CHECKING:
@@ -108,10 +108,7 @@ class PairMethod(ABC):
         scores = self.scorer.score(layout, self.extras)
         reference = None if stored is None else scores.like(stored)
         found = self.compare(scores, reference)
-        loss, metrics = found.losses.mean(), {**reward_metrics(found), **policy_metrics(scores)}
-        if reference is not None:
-            metrics |= reference_metrics(scores, reference, beta=self.penalty(), rates=micro.rates)
-            metrics |= self._first(scores, reference)
+        loss, metrics = found.losses.mean(), self._metrics(micro, found, scores, reference)
         if self.config.sft_weight > 0:
             supervised = self._supervised(scores, len(micro))
             loss = loss + self.config.sft_weight * supervised
@@ -147,10 +144,27 @@ class PairMethod(ABC):
         with self._parts.policy.reference():
             return self.scorer.score(layout).log_probs
 
+    def _metrics(
+        self, micro: PairBatch, found: PairLosses, scores: SequenceScores, reference: SequenceScores | None
+    ) -> dict[str, Tensor]:
+        sums = sides(scores.sums().detach())
+        metrics = {
+            **reward_metrics(Sides(found.chosen_rewards, found.rejected_rewards)),
+            **policy_metrics(sums, sides(scores.lengths)),
+        }
+        if reference is None:
+            return metrics
+        ref_sums, beta = sides(reference.sums()), self.penalty()
+        metrics |= reference_metrics(sums, ref_sums)
+        if beta is not None:
+            metrics |= idealised_metrics(sums, ref_sums, (beta,), micro.rates)
+        return metrics | self._first(scores, reference)
+
     def _first(self, scores: SequenceScores, reference: SequenceScores) -> dict[str, Tensor]:
         if (self._step, self._update) != (1, 0):
             return {}
-        self._start.append(deviation(scores, reference))
+        gap = scores.averages().detach() - reference.averages()
+        self._start.append(gap.abs().mean())
         return {"reference_deviation": self._start[-1]}
 
     def _supervised(self, scores: SequenceScores, pairs: int) -> Float[Tensor, ""]:

@@ -1,85 +1,87 @@
-"""What is logged of a micro-batch of pairs: rewards, log-probabilities and lengths as TRL names them, and the ranking.
+"""What is logged of pairs, in training and of held-out ones: rewards, log-probabilities, lengths as TRL names them, and
+the ranking.
 
-Means over pairs. Table with formulas, healthy ranges and remedies: `align/report/metrics/preference.py`.
+Table with formulas, healthy ranges and remedies: `align/report/metrics/preference.py`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from jaxtyping import Float
 from torch import Tensor
 
-from preference.losses import PairLosses
 from preference.ranking import (
+    BETAS,
     both_falling,
     difficulty,
-    ideally_ranked,
+    idealised_ranking_accuracy,
     ranking_accuracy,
     reward_accuracy,
 )
-from preference.scores import SequenceScores, Sides, sides
+from preference.scores import Sides
+
+Metrics = dict[str, Tensor]
 
 
-def reward_metrics(found: PairLosses) -> dict[str, Tensor]:
-    """Implicit rewards."""
+def reward_metrics(rewards: Sides) -> Metrics:
+    """Implicit rewards of chosen and rejected answers."""
     return {
-        "rewards/chosen": found.chosen_rewards.mean(),
-        "rewards/rejected": found.rejected_rewards.mean(),
-        "rewards/margins": found.margins.mean(),
-        "rewards/accuracies": reward_accuracy(found.chosen_rewards, found.rejected_rewards),
+        "rewards/chosen": rewards.chosen.mean(),
+        "rewards/rejected": rewards.rejected.mean(),
+        "rewards/margins": (rewards.chosen - rewards.rejected).mean(),
+        "rewards/accuracies": reward_accuracy(*rewards),
     }
 
 
-def policy_metrics(scores: SequenceScores) -> dict[str, Tensor]:
-    """Log-probabilities, lengths, and whether the policy ranks pairs as they are annotated."""
-    sums, averages = _constant(scores)
-    lengths = sides(scores.lengths.double())
+def policy_metrics(sums: Sides, lengths: Sides) -> Metrics:
+    """Log-probabilities, lengths, and whether the policy ranks pairs as they are annotated.
+
+    Args:
+        sums: log pi(y | x), nats.
+        lengths: tokens.
+    """
     return {
         "logps/chosen": sums.chosen.mean(),
         "logps/rejected": sums.rejected.mean(),
-        "lengths/chosen": lengths.chosen.mean(),
-        "lengths/rejected": lengths.rejected.mean(),
+        "lengths/chosen": lengths.chosen.double().mean(),
+        "lengths/rejected": lengths.rejected.double().mean(),
         "ranking/accuracy": ranking_accuracy(*sums),
-        "ranking/accuracy_normalised": ranking_accuracy(*averages),
+        "ranking/accuracy_normalised": ranking_accuracy(*per_token(sums, lengths)),
     }
 
 
-def reference_metrics(
-    scores: SequenceScores,
-    reference: SequenceScores,
-    *,
-    beta: float | None,
-    rates: Float[Tensor, "n"] | None = None,
-) -> dict[str, Tensor]:
-    """How far the policy has moved from the reference, and what the best policy of the loss could reach.
-
-    Args:
-        scores: of the policy.
-        reference: of the same tokens.
-        beta: weight of the KL penalty; None where the loss has another scale: then there is no idealised accuracy.
-        rates: share of annotators who prefer the chosen answer; None = 1 for all.
-    """
-    policy, ref = _constant(scores)[0], _constant(reference)[0]
-    moved = both_falling(*policy, *ref)
-    metrics = {
+def reference_metrics(sums: Sides, ref_sums: Sides) -> Metrics:
+    """How far the policy has moved from the reference, and how hard the pairs were for that."""
+    moved = both_falling(*sums, *ref_sums)
+    return {
         "logps/chosen_change": moved.chosen,
         "logps/rejected_change": moved.rejected,
         "logps/both_falling": moved.share,
-        "ranking/difficulty": difficulty(*ref).mean(),
+        "ranking/difficulty": difficulty(*ref_sums).mean(),
     }
-    if beta is not None:
-        ideal = ideally_ranked(*ref, beta=beta, annotator_rate=1.0 if rates is None else rates.to(ref.chosen.device))
-        metrics["ranking/idealised_accuracy"] = ideal.double().mean()
-        metrics["ranking/alignment_gap"] = ideal.double().mean() - ranking_accuracy(*policy)
-    return metrics
 
 
-def deviation(scores: SequenceScores, reference: SequenceScores) -> Float[Tensor, ""]:
-    """Mean over answers of |log pi(y) - log pi_ref(y)| / |y|, nats a token: 0 before the first update, to rounding."""
-    gap = scores.averages().detach() - reference.averages()
-    return gap.abs().mean()
+def idealised_metrics(
+    sums: Sides, ref_sums: Sides, betas: Sequence[float] = BETAS, rates: Float[Tensor, "n"] | None = None
+) -> Metrics:
+    """What the best policy of the loss could reach, and how far the trained one is from it.
+
+    Args:
+        sums: of the policy.
+        ref_sums: of the reference.
+        betas: that of the training, or the usual ones: then the median over them is meant.
+        rates: share of annotators who prefer the chosen answer; None = 1 for all.
+    """
+    rate = 1.0 if rates is None else rates.to(ref_sums.chosen.device)
+    ideal = idealised_ranking_accuracy(*ref_sums, betas=betas, annotator_rate=rate)
+    return {
+        "ranking/idealised_accuracy": ideal.median,
+        "ranking/alignment_gap": ideal.median - ranking_accuracy(*sums),
+        **({"ranking/idealised_lowest": ideal.lowest, "ranking/idealised_highest": ideal.highest} if betas[1:] else {}),
+    }
 
 
-def _constant(scores: SequenceScores) -> tuple[Sides, Sides]:
-    """Sums and averages without gradient."""
-    sums = scores.sums().detach()
-    return sides(sums), sides(sums / scores.lengths)
+def per_token(sums: Sides, lengths: Sides) -> Sides:
+    """Averages over tokens."""
+    return Sides(sums.chosen / lengths.chosen, sums.rejected / lengths.rejected)

@@ -9,15 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from preference.ranking import (
-    BETAS,
-    both_falling,
-    difficulty,
-    idealised_ranking_accuracy,
-    ranked_correctly,
-    ranking_accuracy,
-    reward_accuracy,
+from preference.pair_metrics import (
+    Metrics,
+    idealised_metrics,
+    per_token,
+    policy_metrics,
+    reference_metrics,
+    reward_metrics,
 )
+from preference.ranking import BETAS, ranked_correctly
+from preference.scores import Sides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,20 +51,20 @@ class PairTable:
     def __getitem__(self, column: str) -> Float[Tensor, "n"]:
         return self.values[:, self.COLUMNS.index(column)]
 
-    @property
-    def averages(self) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
-        """Log-probabilities a token of chosen and rejected answers."""
-        return self["chosen"] / self["chosen_tokens"], self["rejected"] / self["rejected_tokens"]
+    def both(self, chosen: str, rejected: str) -> Sides:
+        """Two columns."""
+        return Sides(self[chosen], self[rejected])
 
 
 def pair_rewards(table: PairTable) -> list[dict[str, float | None]]:
     """Of each pair, the numbers of which more is better: they are compared before and after training."""
-    averages = table.averages
+    sums, lengths = table.both("chosen", "rejected"), table.both("chosen_tokens", "rejected_tokens")
+    averages = per_token(sums, lengths)
     columns = {
-        "ranking_accuracy": ranked_correctly(table["chosen"], table["rejected"]),
+        "ranking_accuracy": ranked_correctly(*sums),
         "ranking_accuracy_normalised": ranked_correctly(*averages),
-        "likelihood_margin": table["chosen"] - table["rejected"],
-        "chosen_log_prob": averages[0],
+        "likelihood_margin": sums.chosen - sums.rejected,
+        "chosen_log_prob": averages.chosen,
     }
     rows = torch.stack([column.double() for column in columns.values()], dim=1).tolist()
     return [dict(zip(columns, row, strict=True)) for row in rows]
@@ -77,35 +78,17 @@ def figures(table: PairTable, *, beta: float | None) -> dict[str, float]:
         beta: weight of the KL penalty of the training, None where its loss has another scale: then the idealised
             accuracy is given for the usual betas, as the paper does.
     """
-    policy, ref = (table["chosen"], table["rejected"]), (table["ref_chosen"], table["ref_rejected"])
-    rates = 1.0 if table.rates is None else table.rates
-    ideal = idealised_ranking_accuracy(*ref, betas=BETAS if beta is None else (beta,), annotator_rate=rates)
-    normalised = idealised_ranking_accuracy(
-        *(value / table[f"{side}_tokens"] for value, side in zip(ref, ("chosen", "rejected"), strict=True)),
-        betas=BETAS if beta is None else (beta,),
-        annotator_rate=rates,
-    )
-    moved = both_falling(*policy, *ref)
-    accuracy = ranking_accuracy(*policy)
-    found: dict[str, Tensor] = {
+    sums, lengths = table.both("chosen", "rejected"), table.both("chosen_tokens", "rejected_tokens")
+    ref = table.both("ref_chosen", "ref_rejected")
+    betas = BETAS if beta is None else (beta,)
+    normalised = idealised_metrics(per_token(sums, lengths), per_token(ref, lengths), betas, table.rates)
+    found: Metrics = {
         "loss": table["loss"].mean(),
-        "rewards/chosen": table["chosen_reward"].mean(),
-        "rewards/rejected": table["rejected_reward"].mean(),
-        "rewards/margins": (table["chosen_reward"] - table["rejected_reward"]).mean(),
-        "rewards/accuracies": reward_accuracy(table["chosen_reward"], table["rejected_reward"]),
-        "logps/chosen": policy[0].mean(),
-        "logps/rejected": policy[1].mean(),
-        "logps/chosen_change": moved.chosen,
-        "logps/rejected_change": moved.rejected,
-        "logps/both_falling": moved.share,
-        "ranking/accuracy": accuracy,
-        "ranking/accuracy_normalised": ranking_accuracy(*table.averages),
-        "ranking/idealised_accuracy": ideal.median,
-        "ranking/idealised_accuracy_normalised": normalised.median,
-        "ranking/alignment_gap": ideal.median - accuracy,
-        "ranking/difficulty": difficulty(*ref).mean(),
-        "entropy": table["entropy"].sum() / (table["chosen_tokens"] + table["rejected_tokens"]).sum(),
+        **reward_metrics(table.both("chosen_reward", "rejected_reward")),
+        **policy_metrics(sums, lengths),
+        **reference_metrics(sums, ref),
+        **idealised_metrics(sums, ref, betas, table.rates),
+        "ranking/idealised_accuracy_normalised": normalised["ranking/idealised_accuracy"],
+        "entropy": table["entropy"].sum() / (lengths.chosen + lengths.rejected).sum(),
     }
-    if beta is None:
-        found |= {"ranking/idealised_lowest": ideal.lowest, "ranking/idealised_highest": ideal.highest}
     return {name: float(value) for name, value in found.items()}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Protocol, TextIO
 
 _SECONDS_BETWEEN_LINES = 2.0
-_SHOWN = ("reward", "loss", "images_per_second")
+_SHOWN = ("reward", "loss", "images_per_second", "pairs_per_second")
 
 
 class Progress(Protocol):
@@ -101,7 +101,7 @@ def open_progress(done: int, total: int, *, is_main: bool, out: TextIO | None = 
 
 def headline(metrics: Mapping[str, float]) -> str:
     """The few numbers that fit beside a bar."""
-    names = {"images_per_second": "images/s"}
+    names = {"images_per_second": "images/s", "pairs_per_second": "pairs/s"}
     return "  ".join(f"{names.get(name, name)} {metrics[name]:.4g}" for name in _SHOWN if name in metrics)
 
 

@@ -84,11 +84,13 @@ def sample_rows(batch: Batch, samples: Samples) -> list[Row]:
     for place, prompt in enumerate(samples.prompts):
         values = {} if table is None else dict(zip(table.names, table.values[place].tolist(), strict=True))
         advantage = None if signal is None else signal.advantages[place].float().mean().item()
+        completion = {} if samples.completions is None else {"completion": samples.completions[place]}
         rows.append(
             {
                 "index": int(samples.index[place]),
                 "group_id": int(samples.group_ids[place]),
                 "prompt": prompt,
+                **completion,
                 "image": None,
                 "rewards": {name: json_number(value) for name, value in values.items()},
                 "score": None if signal is None else json_number(signal.scores[place].item()),

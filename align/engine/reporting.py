@@ -100,13 +100,14 @@ class Reporter:
         times = self._timers.finish_step()
         with self._timers.stage("record"):
             everyone = self._processes.gather_objects(own)
+            drawn = sum(one.samples for one in everyone)
             metrics = {
                 **({} if batch.signal is None else batch.signal.stats),
                 **merge_means([one.sums for one in everyone]),
                 **extra,
                 **update_metrics(updates),
                 **hooked,
-                "images_per_second": sum(one.samples for one in everyone) / max(times["step"], 1e-9),
+                f"{getattr(batch, 'noun', 'images')}_per_second": drawn / max(times["step"], 1e-9),
                 **_named(times),
             }
             if self.checkpoint_failed:

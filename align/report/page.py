@@ -15,7 +15,8 @@ from align.report.gains import ALL, Gain
 from align.report.grids import data_uri, evenly
 from align.report.metrics import Metric, describe
 from align.report.records import Run, Sample, Tile
-from align.report.summary import Summary, sentences, summarise, trained_rewards
+from align.report.summary import Summary, is_about_texts, sentences, summarise, trained_rewards
+from align.report.texts import text_pairs
 
 COLUMNS = 8  # steps of the progress strip
 STRIP_SIDE, PAIR_SIDE, SAMPLE_SIDE = 160, 224, 192  # pixels
@@ -75,8 +76,14 @@ PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Distance to the lagged policy", ("kl_lagged",)),
     ("Gradient norm", ("grad_norm",)),
     ("Likelihood ratio", ("ratio_deviation", "clip_ratio")),
+    ("Implicit rewards", ("rewards/chosen", "rewards/rejected")),
     ("Margin of the pairs", ("rewards/margins",)),
     ("Pairs that are in order", ("rewards/accuracies",)),
+    ("Ranking", ("ranking/accuracy", "ranking/accuracy_normalised", "ranking/idealised_accuracy")),
+    ("Change of log-probabilities", ("logps/chosen_change", "logps/rejected_change")),
+    ("Held-out loss", ("eval/loss",)),
+    ("Held-out ranking", ("eval/ranking/accuracy", "eval/ranking/accuracy_normalised")),
+    ("Held-out change of log-probabilities", ("eval/logps/chosen_change", "eval/logps/rejected_change")),
     ("Errors of the implicit policies", ("nft/positive", "nft/negative")),
     ("Loss", ("loss",)),
     ("Seconds per step", ("time/step",)),
@@ -108,6 +115,8 @@ def content(run: Run) -> dict[str, Any]:
         "overall": overall,
         "groups": group_tables(summary),
         "pairs": pairs(run, summary),
+        "texts": text_pairs(run),
+        "noun": "rows" if is_about_texts(run.config) else "pictures",
         "panels": panels(run),
         "best": [_sample(sample) for sample in _ranked(run.samples)[:SAMPLES]],
         "worst": [_sample(sample) for sample in _ranked(run.samples)[SAMPLES:][-SAMPLES:][::-1]],

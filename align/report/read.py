@@ -109,6 +109,7 @@ def _evaluation(path: Path, notes: list[str]) -> Evaluation | None:
             group=str(row.get("class") or "all"),
             seed=int(row.get("seed", 0)),
             rewards=_numbers(row.get("rewards")),
+            completion=None if row.get("completion") is None else str(row["completion"]),
         )
         for row in record.get("rows", ())
     )

@@ -20,12 +20,13 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRow:
-    """One held-out picture: its prompt, the prompt's class, its seed and what the rewards said."""
+    """One held-out sample: its prompt, the prompt's class, its seed, what the rewards said, and its text if any."""
 
     prompt: str
     group: str
     seed: int
     rewards: Mapping[str, float]
+    completion: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

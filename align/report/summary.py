@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from align.report import words
 from align.report.gains import ALL, Gain, gains
 from align.report.records import Run
+from align.report.texts import falling
 
 REST = "everything else"  # time of a step that belongs to no stage
 # Metrics that count mishaps: what is counted, and the rest of the sentence.
@@ -116,6 +117,11 @@ def stage_times(metrics: Sequence[Mapping[str, float]]) -> tuple[tuple[Stage, ..
     return tuple(stages), total, max(0.0, overhead_share(sums))
 
 
+def is_about_texts(config: Mapping[str, object]) -> bool:
+    """Whether the run is one of a language model."""
+    return config.get("branch") == "preference"
+
+
 def samples_per_step(config: Mapping[str, object]) -> int:
     """Samples of one step over all processes, drawn or stored ones; 0 if the config does not say."""
     algorithm = config.get("algorithm")
@@ -143,7 +149,7 @@ def problems(run: Run, compared: Sequence[Gain]) -> list[str]:
     # Classes are left to the table: of many intervals, some lie below zero by chance.
     for gain in (gain for gain in compared if gain.group == ALL and gain.difference.high < 0):
         found.append(f"Held-out {gain.reward} got worse: {words.change(gain)}.")
-    return found + list(run.notes)
+    return [*found, *falling(run), *run.notes]
 
 
 def sentences(run: Run, summary: Summary) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from align.report import words
 from align.report.gains import Gain
 from align.report.read import read_run
-from align.report.summary import Summary, sentences, summarise
+from align.report.summary import Summary, is_about_texts, sentences, summarise
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,8 +41,9 @@ def print_report(run_folder: Path | str, console: Console | None = None) -> Summ
     if summary.headline and all(math.isfinite(value) for value in summary.reward):
         first, last = summary.reward
         console.print(f"Training reward: {words.number(first)} in the first step, {words.number(last)} in the last.")
+    noun = "rows" if is_about_texts(run.config) else "pictures"
     for reward in dict.fromkeys(gain.reward for gain in summary.gains):
-        console.print(gain_table([gain for gain in summary.gains if gain.reward == reward]))
+        console.print(gain_table([gain for gain in summary.gains if gain.reward == reward], noun))
     if summary.stages:
         console.print(time_table(summary))
         console.print(
@@ -53,7 +54,7 @@ def print_report(run_folder: Path | str, console: Console | None = None) -> Summ
     return summary
 
 
-def gain_table(gains: Sequence[Gain]) -> Table:
+def gain_table(gains: Sequence[Gain], noun: str = "pictures") -> Table:
     """One reward on held-out prompts, before and after: all of them, then each class."""
     from rich.table import Table
     from rich.text import Text
@@ -61,7 +62,7 @@ def gain_table(gains: Sequence[Gain]) -> Table:
     unit = " (points)" if gains[0].is_rate else ""
     table = Table(title=Text(f"Held-out {gains[0].reward}, before and after"), title_justify="left")
     table.add_column("prompts")
-    for name in ("pictures", "before", "after", f"gain{unit}", "95 % interval"):
+    for name in (noun, "before", "after", f"gain{unit}", "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
     for gain in gains:
         interval = words.interval_of(gain).removeprefix("95 % interval ") or words.DASH

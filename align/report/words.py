@@ -91,7 +91,7 @@ def interval_of(gain: Gain) -> str:
 def verdict(gain: Gain) -> str:
     """What the interval of the difference allows us to say."""
     if not has_interval(gain.difference):
-        return "too few pictures to tell"
+        return "too few rows to tell"
     if gain.difference.low > 0:
         return "improved"
     if gain.difference.high < 0:

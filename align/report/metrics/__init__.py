@@ -11,6 +11,7 @@ from align.report.metrics.chain import CHAIN
 from align.report.metrics.forward import FORWARD
 from align.report.metrics.metric import Metric
 from align.report.metrics.others import HELDOUT, TIME
+from align.report.metrics.preference import HELDOUT_PAIRS, LOG_PROBS, RANKING, SPEED
 from align.report.metrics.rewards import REWARD, SIGNAL
 from align.report.metrics.updates import UPDATE
 
@@ -20,8 +21,11 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
     "Update": UPDATE,
     "Update, methods on a denoising chain": CHAIN,
     "Update, methods on final pictures": FORWARD,
+    "Language models: log-probabilities": LOG_PROBS,
+    "Language models: ranking of pairs": RANKING,
+    "Language models: held-out pairs": HELDOUT_PAIRS,
     "Held-out evaluation": HELDOUT,
-    "Time": TIME,
+    "Time": (*TIME, *SPEED),
 }
 
 

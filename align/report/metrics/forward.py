@@ -8,23 +8,26 @@ PAIRS = (
     Metric(
         name="rewards/chosen",
         title="Implicit reward of the better",
-        formula="mean over pairs of -beta/2 * (matching error - matching error of the base model)",
-        meaning="How much more the policy thinks of the better pictures than the base model does (DPO).",
+        formula=(
+            "texts: mean over pairs of beta (log pi - log pi_ref), SimPO: beta log pi / |y|; pictures: of -beta/2 * "
+            "(matching error - matching error of the base model)"
+        ),
+        meaning="How much more the policy thinks of the better answers or pictures than the base model does.",
         healthy="Rises, or falls more slowly than `rewards/rejected`.",
         remedy="Falls fast together with `rewards/rejected`: both are forgotten. Lower learning rate, larger `beta`.",
     ),
     Metric(
         name="rewards/rejected",
         title="Implicit reward of the worse",
-        formula="the same of the worse pictures",
-        meaning="How much more the policy thinks of the worse pictures than the base model does (DPO).",
+        formula="the same of the worse answers or pictures",
+        meaning="How much more the policy thinks of the worse ones than the base model does.",
         healthy="Falls below `rewards/chosen`.",
         remedy="As `rewards/chosen`.",
     ),
     Metric(
         name="rewards/margins",
         title="Margin",
-        formula="rewards/chosen - rewards/rejected, pair by pair at one time and noise",
+        formula="rewards/chosen - rewards/rejected, pair by pair (pictures: at one time and noise)",
         meaning="What the logistic loss sees; 0 before training.",
         healthy="Grows to a few units, more and more slowly.",
         remedy="Tens of units: `beta` or the learning rate is too large, and the loss no longer teaches.",

@@ -61,7 +61,7 @@ def test_levels_of_a_reward_have_three_decimals(value, text):
 def test_no_interval_is_not_invented():
     alone = gain(0.5, 1.0, math.nan, math.nan, False)
     assert words.change(alone) == "+0.500"
-    assert words.verdict(alone) == "too few pictures to tell"
+    assert words.verdict(alone) == "too few rows to tell"
 
 
 @pytest.mark.parametrize(
