@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from diffusion.config import DiffusionRun
+from preference.config import PreferenceRun
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -31,7 +32,7 @@ def setting_keys(kind, prefix: str = "") -> set[str]:
     return set().union(*(setting_keys(member, prefix) for member in members))
 
 
-KEYS = setting_keys(DiffusionRun)
+KEYS = setting_keys(DiffusionRun) | setting_keys(PreferenceRun)
 SECTIONS = {key for key in KEYS if "." not in key}
 
 
