@@ -331,3 +331,25 @@ def test_prompts(tmp_path):
         read_prompts(write(tmp_path / "b.jsonl", [{"prompt": " "}]))
     with pytest.raises(AlignError, match=r"has no column `prompt`"):
         read_prompts(write(tmp_path / "c.jsonl", [{"x": "p"}]))
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_examples_of_the_page(tmp_path):
+    """Every example of docs/preference_data.md is read, and every setting that it names exists."""
+    import re
+    from dataclasses import fields
+    from pathlib import Path
+
+    from preference.ratings import read_ratings
+
+    page = (Path(__file__).parents[2] / "docs" / "preference_data.md").read_text(encoding="utf-8")
+    examples = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", page, re.DOTALL)]
+    pairs = [row for row in examples if "chosen" in row]
+    assert (len(pairs), len(examples)) == (5, 7)
+    assert len(read_pairs(write(tmp_path / "pairs.jsonl", pairs), PairsConfig())) == 5
+    for row in (row for row in examples if row not in pairs):
+        assert len(read_ratings(write(tmp_path / "ratings.jsonl", [row]))) == 1
+    named = set(re.findall(r"`data\.(\w+)", page))
+    assert named <= {field.name for field in fields(PairsConfig)}
