@@ -174,8 +174,9 @@ def test_configs(folder):
 
 def test_schema():
     assert json.loads(invoke("schema", "diffusion"))["title"] == "DiffusionRun"
+    assert json.loads(invoke("schema", "preference"))["title"] == "PreferenceRun"
     assert invoke("schema", "--markdown").startswith("# Settings of `branch: diffusion`")
-    assert "expected one of the branches diffusion" in refuse("schema", "music")
+    assert "expected one of the branches diffusion, preference, found music" in refuse("schema", "music")
 
 
 def test_report_of_something_else(folder):
