@@ -50,7 +50,7 @@ class DpoConfig:
 
     def mix(self) -> Mapping[str, float]:
         """Losses and their weights."""
-        return {self.loss: 1.0} if isinstance(self.loss, str) else dict(self.loss)
+        return {self.loss: 1.0} if isinstance(self.loss, str) else {name: self.loss[name] for name in self.loss}
 
     def reads_lengths(self) -> bool:
         """Whether log-ratios are divided by the number of tokens."""

@@ -105,7 +105,7 @@ def _gguf(source: Source, config: CausalLm) -> nn.Module:
 
     dtype = getattr(torch, config.dtype)
     read = AutoModelForCausalLM.from_pretrained(source.name, dtype=dtype, **_where(source, config))
-    settings = read.config
+    settings: Any = read.config  # Any: the mark is no attribute of the class
     if hasattr(settings, "quantization_config"):
         del settings.quantization_config
     network = AutoModelForCausalLM.from_config(settings, dtype=dtype, attn_implementation=config.attention)
