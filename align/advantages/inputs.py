@@ -139,6 +139,7 @@ class AdvantageInputs:
                 )
         self._check_keys()
         self._check_widths()
+        self._check_way()
         self._check_mask()
 
     def __len__(self) -> int:
@@ -190,6 +191,17 @@ class AdvantageInputs:
             raise ValueError(
                 f"inputs per position disagree on the number of positions: {found}. Pad all of them on the right to "
                 "one width, with 0 in `mask`."
+            )
+
+    def _check_way(self) -> None:
+        """One reward before the first step and one after each."""
+        if self.done_reward_seq is None or self.mask is None:
+            return
+        expected, found = [len(self), self.mask.shape[1] + 1], list(self.done_reward_seq.shape)
+        if found != expected:
+            raise ValueError(
+                f"`done_reward_seq` must have shape {expected} beside a mask of {expected[1] - 1} steps, found "
+                f"{found}. It holds the reward of the implied clean image before the first step, and after each."
             )
 
     def _check_mask(self) -> None:

@@ -40,7 +40,7 @@ from align.config.shapers import (
     XrpoNovelty,
 )
 from align.config.shaping import Combine, FixedWeights, Transform, WeightedSum, Weights
-from align.config.trees import BranchGrpo, Gigpo, Salt, SpoTree, Tempo, TreeGrpo
+from align.config.trees import BranchGrpo, Gigpo, Salt, SpoTree, StepwiseGain, Tempo, TreeGrpo
 
 Base = Annotated[
     Grpo
@@ -74,6 +74,7 @@ Base = Annotated[
     | Gigpo
     | BranchGrpo
     | TreeGrpo
+    | StepwiseGain
     | ReferenceGain,
     Field(discriminator="kind"),
 ]

@@ -168,3 +168,28 @@ class TreeGrpo:
     """Added to the standard deviation."""
     singleton: Literal["zero", "raw", "error"] = "zero"
     """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""
+
+
+@declare(
+    requires=("group_ids", "mask", "done_reward_seq"),
+    granularity="token",
+    exact_zero=False,  # equal final rewards, reached by different ways, are a signal
+)
+@dataclass(frozen=True, kw_only=True)
+class StepwiseGain:
+    """What each denoising step adds to the reward of the implied picture. arXiv:2603.28718 (reconstruction).
+
+    Use it where intermediate predictions are good enough to be scored. Every picture is decoded and scored up to once
+    more per trained step, and once before them; the network is not called more often.
+    """
+
+    kind: Literal["stepwise_gain"] = "stepwise_gain"
+    """Selects this estimator. Costs up to T + 1 further decodings and scorings per picture with T trained steps."""
+    pools: Literal["step", "joint"] = "step"
+    """Compare a gain with those of its group at the same step, or at all trained steps together."""
+    unbiased: bool = True
+    """Divide squared deviations by n - 1 (true) or by n (false)."""
+    eps: NonNegativeFloat = 1e-4
+    """Added to the standard deviation."""
+    singleton: Literal["zero", "raw", "error"] = "zero"
+    """What a group with fewer than two scored samples gets: 0, the reward itself, or an error."""

@@ -66,10 +66,14 @@ def example_of_tokens() -> AdvantageInputs:
     sure = torch.tensor([[0.5, 1.0, 0.7, 1.0], [0.6, 1.0, 0.5, 1.0], [0.7, 0.4, 1.0, 1.0], [0.3, 1.0, 1.0, 0.8]])
     logits = torch.tensor([[2.0, 9.0, 4.0, 8.0], [3.0, 8.0, 2.0, 9.0], [4.0, 1.0, 7.0, 8.0], [1.0, 7.0, 8.0, 5.0]])
     beliefs = torch.tensor([[-2.0, -1.0, -0.5], [-2.0, -1.5, -1.5], [-2.0, -2.0, -1.0], [-2.0, -2.5, -3.0]])
+    rewards = torch.tensor(REWARDS).flatten()
+    # Shares of the way from 0.25 to the reward that the implied pictures have gone, before each step and at the end.
+    shares = torch.tensor([[0, 0.5, 0.5, 1, 1], [0, 0, 0.5, 0.5, 1], [0, 0.2, 0.4, 0.8, 1], [0, 0.2, 0.2, 0.6, 1]])
     return AdvantageInputs(
-        rewards=torch.tensor(REWARDS).flatten(),
+        rewards=rewards,
         group_ids=torch.arange(3).repeat_interleave(4),
         mask=torch.ones(12, 4),
+        done_reward_seq=0.25 + (rewards - 0.25).unsqueeze(1) * shares[place],
         token_ids=tokens[place],
         turn_id=torch.tensor([0, 0, 1, 1]).expand(12, 4),
         state_key=torch.tensor([[0, 1, 3], [0, 1, 4], [0, 1, 5], [0, 2, 6]])[place],

@@ -44,6 +44,7 @@ NEEDS = {
     "salt": ["mask", "state_key"],
     "spo_chain": ["mask", "logprobs", "values"],
     "spo_tree": ["mask", "token_ids"],
+    "stepwise_gain": ["mask", "done_reward_seq"],
     "tempo": ["mask", "token_ids"],
     "tree_grpo": ["mask", "step_key"],
 }

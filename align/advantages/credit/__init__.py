@@ -17,5 +17,6 @@ and s mean and standard deviation of the group:
     spo_tree      V(e) - V(p)
     tempo         (r_i - m) / s  +  (V(e) - V(p)) / s
     branch_grpo   (V(e) - mean of V at this depth) / std of V at this depth
+    stepwise_gain z-score of R_k - R_(k-1), rewards of the pictures implied along the way
     gigpo         (r_i - m) / s  +  omega * z-score of the return among equal states
 """

@@ -48,6 +48,7 @@ def _table():
         "turn_id": torch.where(mask, turns, -1),
         "state_key": integers(3, TURNS + 1),
         "action_key": integers(3, TURNS + 1),
+        "done_reward_seq": uniform(T + 1),
     }
 
 
@@ -61,7 +62,10 @@ def rollouts(rewards, ids, rows=None, **fields):
     known = AdvantageInputs.__dataclass_fields__
     filled = {name: values[rows] for name, values in TABLE.items() if name in known}
     filled |= {"answers": [ANSWERS[row] for row in rows.tolist()], "correct": rewards >= 0.5, "step": 3}
-    return AdvantageInputs(rewards=rewards, group_ids=ids, **{**filled, **fields})
+    filled |= fields
+    if filled["mask"] is not None and filled["done_reward_seq"] is not None:  # fewer positions, if asked
+        filled["done_reward_seq"] = filled["done_reward_seq"][:, : filled["mask"].shape[1] + 1]
+    return AdvantageInputs(rewards=rewards, group_ids=ids, **filled)
 
 
 def interleaved(seed, smallest=2, largest=5):

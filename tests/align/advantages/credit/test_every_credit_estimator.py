@@ -38,6 +38,7 @@ VARIANTS = [
     ("branch_grpo", {"node_value": "logprob"}),
     ("tree_grpo", {"node_value": "children"}),
     ("novelty_bonus", {"coefficient": 0.5}),
+    ("stepwise_gain", {"pools": "joint", "unbiased": False}),
 ]
 every = pytest.mark.parametrize(("kind", "options"), VARIANTS, ids=str)
 DEPENDS_ON_PADDING = {("igpo", "release"), ("mars_turn", "release"), ("returns", "discount")}  # as their releases do
@@ -57,6 +58,7 @@ def padded(inputs, columns=2):
             filler = False if name in ("mask", "policy_window_mask") else filler
             more = torch.full((len(value), columns), filler, dtype=value.dtype)
             wider[name] = torch.cat([value, more], dim=1)
+    wider["done_reward_seq"] = torch.nn.functional.pad(inputs.done_reward_seq, (0, columns), value=77.0)
     return AdvantageInputs(**{name: getattr(inputs, name) for name in inputs.given()} | wider)
 
 
@@ -64,6 +66,7 @@ def test_all_of_the_room_are_here():
     assert set(KINDS) == {
         *("gae", "egae", "returns", "pure_min", "salt", "spo_chain", "spo_tree", "tempo", "igpo", "mars_turn"),
         *("m_grpo", "gigpo", "branch_grpo", "tree_grpo", "reference_gain", "probability_mask", "novelty_bonus"),
+        "stepwise_gain",
     }
 
 
