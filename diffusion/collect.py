@@ -23,7 +23,8 @@ from diffusion.baselines import Baselines, Drawing
 from diffusion.branches import noise_keys
 from diffusion.config import DiffusionRun
 from diffusion.data import StepRows, process_rows, step_rows
-from diffusion.inputs import StepContext, builders_for, providers_for
+from diffusion.implied import implied_rewards
+from diffusion.inputs import StepContext, builders_for, providers_for, scores_the_way
 from diffusion.models.base import Conditioning, DiffusionModel
 from diffusion.prompts import PromptSet
 from diffusion.rollout import Drawn, Recording, SamplerSettings, roll_out
@@ -209,6 +210,9 @@ class Collector:
         def score(drawn: Drawn) -> RewardTable:
             return self._scorer.score(replace(samples.select(drawn.rows.tolist()), images=drawn.images))
 
+        kept = recording
+        if recording is not None:
+            kept = replace(recording, keep_implied=scores_the_way(self.pipeline.config))
         drawn = roll_out(
             self._model,
             network,
@@ -220,7 +224,7 @@ class Collector:
             self.config.seed,
             step,
             keys=None if keys is None else keys[index],
-            recording=recording,
+            recording=kept,
         )
         found, own = in_order(*scored_in_background(drawn, score, self._timer))
         drawing = Drawing(
@@ -232,7 +236,7 @@ class Collector:
             keys=None if keys is None else keys[index],
             recording=recording,
         )
-        inputs = self._inputs(everything, drawing, keys, found.trajectory)
+        inputs = self._inputs(everything, drawing, keys, found.trajectory, own)
         with self._timer("advantage"):
             signal = self._signal(own, index, group_ids, **inputs)
         return DiffusionBatch(
@@ -242,7 +246,7 @@ class Collector:
             latents=found.latents,
             conditioning=conditioning,
             prompt_rows=prompt_rows,
-            trajectory=found.trajectory,
+            trajectory=None if found.trajectory is None else replace(found.trajectory, implied=None),
         )
 
     def _noise_keys(self, group_ids: Int[Tensor, "all"], recording: Recording | None) -> Int[Tensor, "all t1"] | None:
@@ -261,7 +265,12 @@ class Collector:
         )
 
     def _inputs(
-        self, rows: StepRows, drawing: Drawing, keys: Int[Tensor, "all t1"] | None, trajectory: Trajectory | None
+        self,
+        rows: StepRows,
+        drawing: Drawing,
+        keys: Int[Tensor, "all t1"] | None,
+        trajectory: Trajectory | None,
+        own: RewardTable,
     ) -> dict[str, Any]:
         """What the estimators read beside rewards and groups, for all rows of the step in global order; a collective.
 
@@ -275,9 +284,25 @@ class Collector:
             of_all_rows=lambda values: self._of_all_rows(values, drawing.samples.index),
             trajectory=trajectory,
             keys=keys,
+            implied=None if trajectory is None else lambda: self._implied(drawing.samples, trajectory, own),
         )
         builders = builders_for(self.pipeline.needs(), providers_for(self.config))
         return {name: build(context) for name, build in builders.items()}
+
+    def _implied(self, samples: Samples, trajectory: Trajectory, own: RewardTable) -> tuple[RewardTable, ...]:
+        """Rewards on the way, of all rows of the step in global order; a collective.
+
+        Raises:
+            AllUnscored: no picture at some place of the way could be scored.
+        """
+        tables = implied_rewards(
+            self._model, self._scorer, samples, trajectory, own, self._timer, self._settings.batch_size
+        )
+        whole = tuple(replace(table, values=self._of_all_rows(table.values, samples.index)) for table in tables)
+        for table in whole:
+            if table.values.isnan().all():
+                raise AllUnscored(table.problems)
+        return whole
 
     def _signal(
         self, own: RewardTable, index: Int[Tensor, "n"], group_ids: Int[Tensor, "all"], **inputs: Any

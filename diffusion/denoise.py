@@ -50,6 +50,8 @@ def denoise(
     x = x if recorder is None else recorder.state(0, x, nodes)
     for j, (t, t_next) in enumerate(pairwise(times)):
         output = predict(x, t, nodes.first)
+        if recorder is not None and recorder.reads_implied(j):
+            recorder.implied(path.ends(x, output, t).clean, nodes)
         draws = noisy is None or noisy[j]
         numbers = index
         if draws and keys is not None:
@@ -68,6 +70,8 @@ def denoise(
                 # Evaluated as an update will evaluate it: at the state as it was kept.
                 step = transition(sampler, path, at, before, output, prev_sample=x, reduce=recorder.reduce)
                 recorder.step(step, nodes)
+    if recorder is not None and recorder.reads_implied(len(times) - 1):
+        recorder.implied(x, nodes)
     return nodes.spread(x)
 
 

@@ -65,6 +65,8 @@ class StepContext:
         of_all_rows: gathers a tensor with one row per sample of this process; a collective.
         trajectory: trained steps of this process's samples, where a method learns from them.
         keys: which rows share noise after each step, None where none do.
+        implied: rewards of the pictures that the states imply, before the first trained step and after each, one row
+            per row of the step; a collective.
     """
 
     step: int
@@ -74,6 +76,7 @@ class StepContext:
     of_all_rows: Callable[[Tensor], Tensor]
     trajectory: Trajectory | None = None
     keys: Tensor | None = None
+    implied: Callable[[], tuple[RewardTable, ...]] | None = None
 
     @property
     def trained(self) -> tuple[int, ...]:
@@ -110,6 +113,13 @@ def _logprobs(context: StepContext) -> Tensor:
     return context.of_all_rows(context.trajectory.log_probs.cpu())
 
 
+def _done_reward_seq(context: StepContext) -> tuple[RewardTable, ...]:
+    """Rewards on the way; the pipeline shapes each table like the rewards and puts them side by side."""
+    if context.implied is None:
+        raise TypeError("only a method that learns from the steps of the way has pictures on it")
+    return context.implied()
+
+
 PROVIDERS: Mapping[str, Builder] = {
     "prompt_ids": lambda context: context.prompt_index,
     "step": lambda context: context.step,
@@ -118,7 +128,13 @@ PROVIDERS: Mapping[str, Builder] = {
     "reference_rewards": lambda context: context.rescored(REFERENCE),
 }
 """For every method."""
-ON_A_CHAIN: Mapping[str, Builder] = {**PROVIDERS, "mask": _mask, "step_key": _step_key, "logprobs": _logprobs}
+ON_A_CHAIN: Mapping[str, Builder] = {
+    **PROVIDERS,
+    "mask": _mask,
+    "step_key": _step_key,
+    "logprobs": _logprobs,
+    "done_reward_seq": _done_reward_seq,
+}
 """For methods that learn from the steps of the way and have an advantage for each."""
 
 
@@ -150,6 +166,11 @@ def further_rollouts(pipeline: PipelineConfig) -> tuple[FurtherRollout, ...]:
     """What is drawn beside the samples because an estimator compares with it."""
     fields = {name for need in needs_of(pipeline) for name in need.fields}
     return tuple(wanted for name, wanted in FURTHER.items() if name in fields)
+
+
+def scores_the_way(pipeline: PipelineConfig) -> bool:
+    """Whether an estimator reads the rewards of the pictures that the states on the way imply."""
+    return any("done_reward_seq" in need.fields for need in needs_of(pipeline))
 
 
 def keeps_reference(config: DiffusionRun) -> bool:

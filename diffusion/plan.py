@@ -20,8 +20,10 @@ from diffusion.arithmetic import (
     strips_of,
     training_passes,
 )
+from diffusion.chain_steps import trained_count
 from diffusion.check_forward import ROWS
-from diffusion.config import DiffusionRun
+from diffusion.config import ChainConfig, DiffusionRun
+from diffusion.inputs import scores_the_way
 from diffusion.memory import Memory, guess_memory
 from diffusion.needs import is_offline, network_rows, row_name, rows_per_step
 from diffusion.prompts import read_prompts
@@ -156,7 +158,17 @@ def _drawn(config: DiffusionRun, processes: int, prompts: int) -> tuple[Row, ...
             value=f"{batches(most, rollout.batch_size)}",
             note=f"of at most {min(rollout.batch_size, most)} pictures, on each process",
         ),
+        *_on_the_way(config),
     )
+
+
+def _on_the_way(config: DiffusionRun) -> tuple[Row, ...]:
+    """Pictures that are decoded and scored because an estimator reads rewards of the way."""
+    if not isinstance(config.algorithm, ChainConfig) or not scores_the_way(config.pipeline):
+        return ()
+    each = trained_count(config.algorithm.steps, config.rollout.num_inference_steps) + 1
+    note = f"decoded and scored beside the pictures: at most {each} for each, for {config.pipeline.base.kind}"
+    return (Row(label="pictures on the way", value=f"{samples_per_step(config.rollout) * each:,}", note=note),)
 
 
 def _share(config: DiffusionRun, processes: int, fewest: int, most: int) -> str:

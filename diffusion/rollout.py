@@ -133,6 +133,7 @@ class Recording:
         reduce: "mean" or "sum" of a step's log-density over latent elements.
         keep_means: whether the means of the transitions are kept.
         branching: how rollouts of a prompt share noise; None = they do not.
+        keep_implied: whether the clean latents that the states imply are kept.
     """
 
     plan: StepPlan
@@ -140,10 +141,11 @@ class Recording:
     reduce: str = "mean"
     keep_means: bool = False
     branching: BranchingConfig | None = None
+    keep_implied: bool = False
 
     def recorder(self) -> Recorder:
         """For one batch."""
-        return Recorder(self.plan.trained, self.dtype, self.reduce, self.keep_means)
+        return Recorder(self.plan.trained, self.dtype, self.reduce, self.keep_means, self.keep_implied)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ FROM_REWARD: Mapping[str, Callable[[Any], Any]] = {  # Any: tensors, of which no
 """Inputs that a reward column can be, and how."""
 ALWAYS = ("rewards", "group_ids", "prompt_ids", "advantages")
 """Inputs that every pipeline has: the prompts are named by their groups if by nothing better."""
-BASELINES = ("greedy_rewards", "reference_rewards")
+BASELINES = ("greedy_rewards", "reference_rewards", "done_reward_seq")
 """Inputs that are compared with the scores, so that they must be shaped like them."""
 
 
@@ -116,7 +116,7 @@ def check_needs(pipeline: PipelineConfig, provided: Iterable[str]) -> Iterator[P
 
 
 def _check_baselines(pipeline: PipelineConfig, needs: Iterable[Need]) -> Iterator[Problem]:
-    """A baseline from another rollout has the unit of the scores only if each sample is shaped by itself."""
+    """Rewards of other pictures or texts have the unit of the scores only if each is shaped by itself."""
     baselines = [need for need in needs if set(need.fields).intersection(BASELINES)]
     stages: list[tuple[str, Any]] = [
         (f"pipeline.transforms.{number}", stage) for number, stage in enumerate(pipeline.transforms)
@@ -128,7 +128,7 @@ def _check_baselines(pipeline: PipelineConfig, needs: Iterable[Need]) -> Iterato
         yield Problem(
             keys=(baselines[0].key, *(key for key, _ in relative)),
             message=(
-                f"{baselines[0].kind} compares each score with that of another rollout ({baselines[0]}), but {names} "
+                f"{baselines[0].kind} compares each score with those of others ({baselines[0]}), but {names} "
                 "makes scores by comparing the samples of a batch with each other: the two have no common unit."
             ),
             way_out=(

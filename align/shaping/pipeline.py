@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -63,7 +64,8 @@ class SignalPipeline:
             group_ids: equal ids answer the same prompt.
             update: let running statistics, schedules and dual variables move on by one step; false in evaluation.
             inputs: further fields of `AdvantageInputs` that the estimators need (Any: each has its own type). A
-                `RewardTable`, one row per sample, is shaped like the rewards: a baseline in the unit of the scores.
+                `RewardTable`, one row per sample, is shaped like the rewards: a baseline in the unit of the scores. A
+                tuple of them, one per column, becomes `[n, columns]`.
 
         Returns:
             Scores, advantages (float32, zero where unscored) and scalars for the log of every stage.
@@ -76,10 +78,16 @@ class SignalPipeline:
         columns = columns_of(table, group_ids, prompt_ids=prompt_ids, update=update)
         shaped = self.shaping(columns)
         scores = shaped.scores.to(table.values.dtype)
+
+        def beside(other: RewardTable) -> Tensor:
+            columns = columns_of(other, group_ids, prompt_ids=prompt_ids, update=False)
+            return self.shaping.beside(columns, shaped).to(scores.dtype)
+
         for name, other in inputs.items():
             if isinstance(other, RewardTable):
-                beside = columns_of(other, group_ids, prompt_ids=prompt_ids, update=False)
-                inputs[name] = self.shaping.beside(beside, shaped).to(scores.dtype)
+                inputs[name] = beside(other)
+            elif isinstance(other, tuple) and all(isinstance(part, RewardTable) for part in other):
+                inputs[name] = torch.stack([beside(part) for part in other], dim=1)
         given = {**inputs_from_rewards(self.config.inputs, columns), **inputs}
         result = self._compared(AdvantageInputs(rewards=scores, group_ids=group_ids, **given), update)
         advantages = _clipped(result.advantages, self.config.clip)
