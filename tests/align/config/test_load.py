@@ -92,9 +92,9 @@ def test_a_section_without_kind_is_of_the_default_kind(toy):
 def test_missing_and_unknown_branch(toy):
     (missing,) = problems(toy.load, "seed: 1\n")
     assert "`branch` is missing" in missing
-    assert "`branch: diffusion` or `branch: toy`" in missing
+    assert "`branch: diffusion` or `branch: preference` or `branch: toy`" in missing
     (unknown,) = problems(toy.load, "seed: 1\nbranch: difusion\n")
-    assert unknown.startswith("toy.yaml, line 2: `branch` expects one of diffusion, toy, found 'difusion' (text).")
+    assert unknown.startswith("toy.yaml, line 2: `branch` expects one of diffusion, preference, toy, found 'difusion' (text).")
     assert "Did you mean `diffusion`?" in unknown
     assert toy.load("seed: 1\n", "branch=toy").seed == 1
 
