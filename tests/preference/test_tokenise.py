@@ -13,6 +13,7 @@ from preference.data import read_pairs, read_responses
 from preference.formats import TextRow, Unusable, normalise
 from preference.templates import Templates
 from preference.tokenise import FULL, LONG, SAME, tokenise_pairs, tokenise_prompts, tokenise_responses
+
 from . import tokenizers
 
 SIDES = ("chosen", "rejected")

@@ -94,7 +94,8 @@ def test_missing_and_unknown_branch(toy):
     assert "`branch` is missing" in missing
     assert "`branch: diffusion` or `branch: preference` or `branch: toy`" in missing
     (unknown,) = problems(toy.load, "seed: 1\nbranch: difusion\n")
-    assert unknown.startswith("toy.yaml, line 2: `branch` expects one of diffusion, preference, toy, found 'difusion' (text).")
+    expected = "toy.yaml, line 2: `branch` expects one of diffusion, preference, toy, found 'difusion' (text)."
+    assert unknown.startswith(expected)
     assert "Did you mean `diffusion`?" in unknown
     assert toy.load("seed: 1\n", "branch=toy").seed == 1
 
