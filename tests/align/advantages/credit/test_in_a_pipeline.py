@@ -49,8 +49,6 @@ def test_the_pipeline_does_what_the_stages_do_one_by_one():
 
 
 def test_what_a_rollout_must_bring_is_said_before_the_first_step():
-    with pytest.raises(
-        ValueError, match="tempo needs `mask`, `token_ids` or `step_key`; probability_mask needs"
-    ):
+    with pytest.raises(ValueError, match="tempo needs `mask`, `token_ids` or `step_key`; probability_mask needs"):
         SignalPipeline(CONFIG).check_collected(())
     SignalPipeline(CONFIG).check_collected(FIELDS)
