@@ -16,7 +16,7 @@ from align.report.grids import data_uri, evenly
 from align.report.metrics import Metric, describe
 from align.report.records import Run, Sample, Tile
 from align.report.summary import Summary, is_about_texts, sentences, summarise, trained_rewards
-from align.report.texts import text_pairs
+from align.report.texts import IN_NATS, text_pairs
 
 COLUMNS = 8  # steps of the progress strip
 STRIP_SIDE, PAIR_SIDE, SAMPLE_SIDE = 160, 224, 192  # pixels
@@ -203,7 +203,8 @@ def versions() -> list[tuple[str, str]]:
 
 
 def _heldout_panel(run: Run) -> Panel:
-    names = list(dict.fromkeys(name for one in run.evaluations for name in one.rewards))[:4]
+    found = dict.fromkeys(name for one in run.evaluations for name in one.rewards)
+    names = [name for name in found if name not in IN_NATS][:4]
     series = []
     for name in names:
         points = [(one.step, one.rewards[name]) for one in run.evaluations if name in one.rewards]
@@ -222,9 +223,16 @@ def _heldout_panel(run: Run) -> Panel:
 
 def _series(run: Run, name: str) -> Series:
     steps, values = run.series(name)
-    metric = describe(name)
-    label = name.split("/")[1] if name.startswith("rewards/") else metric.title.lower() if metric else name
-    return Series(label=label, steps=steps, values=values)
+    return Series(label=_label(name, describe(name)), steps=steps, values=values)
+
+
+def _label(name: str, metric: Metric | None) -> str:
+    """The table's title; of a family, the part of the name that varies."""
+    if name.startswith("rewards/"):
+        return name.split("/")[1]
+    if metric is None or "<" in metric.name:
+        return name.rpartition("/")[2].replace("_", " ")
+    return metric.title.lower()
 
 
 def _panel(title: str, series: Sequence[Series], metric: Metric | None) -> Panel:

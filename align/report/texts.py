@@ -10,6 +10,8 @@ from align.report.records import EvaluationRow, Run
 
 SHOWN = 12
 """Answers that the page shows."""
+IN_NATS = ("likelihood_margin", "chosen_log_prob")
+"""Numbers of held-out pairs that would not fit into a chart of shares and rewards."""
 LENGTH = 1200
 """Characters of an answer that the page shows."""
 

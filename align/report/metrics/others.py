@@ -9,7 +9,7 @@ HELDOUT = (
         name="eval/<name>/mean",
         title="Held-out reward",
         formula="mean of that reward over the held-out prompts and their fixed seeds",
-        meaning="The number to believe: prompts that were never trained on, always from the same noise.",
+        meaning="The number to believe: prompts that were never trained on, always with the same seeds.",
         healthy="Rises with the training reward.",
         remedy=(
             "Flat or falling while `reward` rises: reward hacking or overfitting. More prompts, more KL, or stop "
