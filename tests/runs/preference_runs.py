@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from accelerate.state import AcceleratorState
+from accelerate import Accelerator
 
 from align.config.shared import EmaConfig, LoraConfig, OutputConfig
 from preference import commands, pair_method
@@ -125,13 +125,14 @@ def kill_in_step(step: int) -> None:
 
 
 def main(settings: dict[str, Any]) -> None:
+    # A group that is left and joined again may not find its members; here it serves all scenarios.
+    Accelerator.end_training = lambda self: None  # type: ignore[method-assign]
     directory = Path(settings["directory"])
     if settings.get("kill"):
         kill_in_step(settings["kill"])
     for name in settings["scenarios"]:
         folder = directory / "runs" / name
         commands.train(scenario(directory, name), resume=folder if settings.get("resume") else None)
-        AcceleratorState._reset_state(True)
     print("all scenarios ran")
 
 
