@@ -67,7 +67,3 @@ class PairBatch:
         """The pairs for `preference.layout`: sequence 2 i is the chosen, 2 i + 1 the rejected answer of pair i."""
         pairs = zip(self.prompts, self.chosen, self.rejected, strict=True)
         return [Group(prompt=prompt, responses=(chosen, rejected)) for prompt, chosen, rejected in pairs]
-
-    def chosen_tokens(self) -> int:
-        """Tokens of the chosen answers."""
-        return sum(len(answer) for answer in self.chosen)
