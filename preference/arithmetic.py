@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from preference.config import PreferenceRun
+from preference.config.algorithms import SINGLE_ANSWERS
 
 
 def process_slice(rows: int, rank: int, world: int) -> tuple[int, int]:
@@ -60,5 +61,6 @@ def precomputes(config: PreferenceRun, pairs: int) -> bool:
 
 
 def most_tokens(config: PreferenceRun, processes: int) -> int:
-    """Most tokens of a micro-batch: two answers a pair, each with its prompt as long as allowed."""
-    return 2 * micro_batch_pairs(config, processes) * config.data.max_length
+    """Most tokens of a micro-batch: each answer with its prompt as long as allowed."""
+    answers = 1 if isinstance(config.algorithm, SINGLE_ANSWERS) else 2
+    return answers * micro_batch_pairs(config, processes) * config.data.max_length

@@ -14,27 +14,31 @@ from align.engine.hooks import Hooks
 from align.heldout import write_record
 from align.rewards.scorer import Scorer
 from preference.arithmetic import precomputes
-from preference.config import DpoConfig, GenerationConfig, PreferenceRun, SimpoConfig
-from preference.data import Texts, heldout_pairs, read_prompts, training_pairs
+from preference.config import DpoConfig, GenerationConfig, PreferenceRun, SftConfig, SimpoConfig
+from preference.data import Texts, read_prompts
 from preference.dpo import Dpo
 from preference.evaluate import AnswerEvaluator, Evaluator, PairEvaluator
+from preference.evaluate_responses import ResponseEvaluator
 from preference.forward import LayoutPlan, SequenceScorer, plan_layout
 from preference.models.load import load_tokenizer
 from preference.pair_method import PairMethod, PairParts
 from preference.reference import ReferenceCache, complete
 from preference.sampler import PairSampler
+from preference.sft import Sft
 from preference.simpo import Simpo
-from preference.stored_pairs import StoredPairs, annotator_rates
-from preference.tokenise import tokenise_pairs, tokenise_prompts
+from preference.sources import are_pairs, heldout_texts, training_texts
+from preference.stored_pairs import StoredPairs, StoredResponses, annotator_rates
+from preference.tokenise import tokenise_pairs, tokenise_prompts, tokenise_responses
+from preference.tokens import TokenPairs
 
 if TYPE_CHECKING:
     from align.engine.adapters import Policy
     from align.engine.distributed import Processes
     from align.engine.run import Run
     from preference.models.language_model import LanguageModel
-    from preference.tokens import TokenPairs, TokenPrompts
+    from preference.tokens import TokenPrompts, TokenResponses
 
-METHODS: Mapping[type, type[PairMethod]] = {DpoConfig: Dpo, SimpoConfig: Simpo}
+METHODS: Mapping[type, type[PairMethod]] = {DpoConfig: Dpo, SimpoConfig: Simpo, SftConfig: Sft}
 """Settings -> method."""
 SAMPLED_BATCHES = 8
 """Micro-batches whose layouts are compared."""
@@ -45,14 +49,14 @@ class Inputs:
     """What a run reads.
 
     Attributes:
-        pairs: to train on.
+        pairs: to train on; single answers where the method reads no more.
         heldout: to evaluate on; None where there are none.
         prompts: to answer; None where no answers are sampled.
         scorer: scores those answers.
     """
 
-    pairs: TokenPairs
-    heldout: TokenPairs | None
+    pairs: TokenPairs | TokenResponses
+    heldout: TokenPairs | TokenResponses | None
     prompts: TokenPrompts | None
     scorer: Scorer
 
@@ -69,22 +73,32 @@ def read_inputs(config: PreferenceRun) -> Inputs:
         AlignError: a file, a row or a reward that cannot be used; says which and what to do.
     """
     scorer = Scorer(config.evaluation.rewards)
-    train, heldout = training_pairs(config.data), heldout_pairs(config.data)
+    train, heldout = training_texts(config), heldout_texts(config)
     generate = config.evaluation.generate
     asked = None if generate is None else _prompts(config, generate, heldout)
     if asked is not None:
         scorer.check({"prompts", "completions", *asked.columns})
         scorer.check_rows({**asked.columns, "prompts": asked.prompts})
     tokenizer = load_tokenizer(config.model)
-    heldout_ids = None if heldout is None else tokenise_pairs(heldout, tokenizer, config.data)
+    heldout_ids = None if heldout is None else _tokenised(heldout, tokenizer, config)
     if heldout_ids is not None and config.evaluation.pairs is not None:
         heldout_ids = heldout_ids.select(range(min(config.evaluation.pairs, len(heldout_ids))))
     return Inputs(
-        pairs=tokenise_pairs(train, tokenizer, config.data),
+        pairs=_tokenised(train, tokenizer, config),
         heldout=heldout_ids,
         prompts=None if asked is None else tokenise_prompts(asked, tokenizer, config.data),
         scorer=scorer,
     )
+
+
+def _tokenised(texts: Texts, tokenizer: Any, config: PreferenceRun) -> TokenPairs | TokenResponses:
+    return (tokenise_pairs if are_pairs(texts) else tokenise_responses)(texts, tokenizer, config.data)
+
+
+def _stored(data: TokenPairs | TokenResponses) -> StoredPairs | StoredResponses:
+    if isinstance(data, TokenPairs):
+        return StoredPairs(data=data, rates=annotator_rates(data))
+    return StoredResponses(data=data)
 
 
 def _prompts(config: PreferenceRun, generate: GenerationConfig, heldout: Texts | None) -> Texts:
@@ -107,7 +121,7 @@ def keeps_copy(config: PreferenceRun, pairs: int) -> bool:
 
 def layout_of(config: PreferenceRun, policy: Policy, inputs: Inputs) -> LayoutPlan:
     """The layout of a run, from its first pairs; before the network is wrapped."""
-    pairs, size = StoredPairs(data=inputs.pairs), config.training.micro_batch_size
+    pairs, size = _stored(inputs.pairs), config.training.micro_batch_size
     rows = _sampler(config, len(pairs))(1).rows
     cuts = micro_cuts(len(rows), size)[:SAMPLED_BATCHES]
     longest = max(part.longest() for part in (inputs.pairs, inputs.heldout) if part is not None)
@@ -152,8 +166,8 @@ class Workshop:
     def method(self) -> PairMethod:
         """The method of the run. A collective; the network is as it was before training."""
         data, sampler = self.inputs.pairs, _sampler(self.config, len(self.inputs.pairs), self.processes)
-        pairs = StoredPairs(data=data, rates=annotator_rates(data))
-        if precomputes(self.config, len(data)):
+        pairs = _stored(data)
+        if isinstance(pairs, StoredPairs) and precomputes(self.config, len(data)):
             pairs = self.with_reference(pairs, sampler.read_in(range(1, self.config.training.steps + 1)))
         return self._method(pairs, sampler)
 
@@ -163,12 +177,8 @@ class Workshop:
         Held-out pairs are always compared with the model from before training, whatever the method reads.
         """
         heldout, prompts, evaluation = self.inputs.heldout, self.inputs.prompts, self.config.evaluation
-        ranking = answers = None
-        if heldout is not None:
-            pairs = StoredPairs(data=heldout, rates=annotator_rates(heldout))
-            pairs = self.with_reference(pairs, torch.arange(len(pairs)))
-            method = self._method(pairs, PairSampler(pairs=len(pairs), per_step=1, seed=0))
-            ranking = PairEvaluator(method, pairs, processes=self.processes, batch_size=evaluation.batch_size)
+        answers = None
+        ranking = None if heldout is None else self._heldout(_stored(heldout))
         if prompts is not None and evaluation.generate is not None:
             answers = AnswerEvaluator(
                 self.model,
@@ -179,6 +189,14 @@ class Workshop:
                 timer=self.timer,
             )
         return None if ranking is None and answers is None else Evaluator(ranking, answers)
+
+    def _heldout(self, stored: StoredPairs | StoredResponses) -> PairEvaluator | ResponseEvaluator:
+        size = self.config.evaluation.batch_size
+        if isinstance(stored, StoredResponses):
+            return ResponseEvaluator(self.scorer, stored, processes=self.processes, batch_size=size)
+        pairs = self.with_reference(stored, torch.arange(len(stored)))
+        method = self._method(pairs, PairSampler(pairs=len(pairs), per_step=1, seed=0))
+        return PairEvaluator(method, pairs, processes=self.processes, batch_size=size)
 
     def with_reference(self, pairs: StoredPairs, rows: torch.Tensor) -> StoredPairs:
         """The pairs with the reference's numbers for these rows, from the cache or computed now."""
@@ -210,7 +228,7 @@ class Workshop:
             cache.save(table)
         return replace(pairs, reference=table)
 
-    def _method(self, pairs: StoredPairs, sampler: PairSampler) -> PairMethod:
+    def _method(self, pairs: StoredPairs | StoredResponses, sampler: PairSampler) -> PairMethod:
         dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
         usual = torch.float32 if self.config.model.lora is None else getattr(torch, self.config.model.dtype)
         dtype = dtypes.get(self.config.training.mixed_precision, usual)

@@ -1,4 +1,4 @@
-"""Pairs of answers as the loop cuts them into updates and micro-batches."""
+"""Pairs of answers, and single answers, as the loop cuts them into updates and micro-batches."""
 
 from __future__ import annotations
 
@@ -67,3 +67,48 @@ class PairBatch:
         """The pairs for `preference.layout`: sequence 2 i is the chosen, 2 i + 1 the rejected answer of pair i."""
         pairs = zip(self.prompts, self.chosen, self.rejected, strict=True)
         return [Group(prompt=prompt, responses=(chosen, rejected)) for prompt, chosen, rejected in pairs]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResponseBatch:
+    """Prompts with one answer each; implements `align.types.Batch`, as `PairBatch` does.
+
+    Attributes:
+        noun: what a row is, in the name of the speed in the log.
+        index: number of each row in the step, over all processes.
+        rows: place of each row in the data.
+        prompts: token ids, at least one each.
+        responses: token ids of the answer, with its end token.
+    """
+
+    noun: ClassVar[str] = "answers"
+
+    index: Int[Tensor, "n"]
+    rows: Int[Tensor, "n"]
+    prompts: Sequence[Int[Tensor, "_"]]
+    responses: Sequence[Int[Tensor, "_"]]
+    samples: Samples | None = None
+    rewards: RewardTable | None = None
+    signal: Signal | None = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def select(self, rows: Int[Tensor, "m"]) -> Self:
+        """The rows at these positions, in that order."""
+        rows = torch.as_tensor(rows, dtype=torch.int64)
+        places = rows.tolist()
+        return replace(
+            self,
+            index=self.index[rows],
+            rows=self.rows[rows],
+            prompts=[self.prompts[place] for place in places],
+            responses=[self.responses[place] for place in places],
+        )
+
+    def groups(self) -> list[Group]:
+        """The rows for `preference.layout`: sequence i is the answer of row i."""
+        return [
+            Group(prompt=prompt, responses=(response,))
+            for prompt, response in zip(self.prompts, self.responses, strict=True)
+        ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from align.errors import AlignError
 from preference.arithmetic import pairs_per_update
 from preference.check_algorithm import check_algorithm
 from preference.config import PreferenceRun
-from preference.data import Texts, read_pairs, read_prompts
+from preference.data import Texts, read_prompts
 from preference.models.locate import Source, locate
+from preference.sources import heldout_texts, training_texts
 from preference.tables import is_local
 
 
@@ -98,8 +99,8 @@ def _check_lengths(config: PreferenceRun) -> Iterator[Problem]:
 def _check_data(config: PreferenceRun) -> Iterator[Problem]:
     """Files that cannot be read, fewer pairs than a step takes, training pairs that are also held out."""
     data = config.data
-    train = _pairs(config, "data.train", data.train, data.train_split)
-    heldout = None if data.heldout is None else _pairs(config, "data.heldout", data.heldout, data.heldout_split)
+    train = _texts("data.train", data.train, lambda: training_texts(config))
+    heldout = None if data.heldout is None else _texts("data.heldout", data.heldout, lambda: heldout_texts(config))
     yield from (found for found in (train, heldout) if isinstance(found, Problem))
     if isinstance(train, Texts) and len(train) < data.pairs_per_step:
         yield Problem(
@@ -121,12 +122,12 @@ def _not_new(what: str) -> Problem:
     )
 
 
-def _pairs(config: PreferenceRun, key: str, source: str, split: str) -> Texts | Problem | None:
-    """The pairs of a local source; what is on the hub is read by the run only."""
+def _texts(key: str, source: str, read: Callable[[], Texts | None]) -> Texts | Problem | None:
+    """The rows of a local source; what is on the hub is read by the run only."""
     if not is_local(source):
         return None
     try:
-        return read_pairs(source, config.data, split=split)
+        return read()
     except AlignError as error:
         return Problem(keys=(key,), message=f"`{key}`: {error.message}", way_out=error.way_out)
 

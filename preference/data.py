@@ -1,7 +1,7 @@
 """Rows of a source -> prompts and answers in one format, with a report of the rows that cannot be used. Torch-free.
 
     read_pairs      prompt, chosen, rejected
-    read_responses  prompt and one answer (columns `prompt` and `completion`, or `messages`, or `text`)
+    read_responses  prompt and one answer (`prompt` and `completion`, or `messages`, or `text`, or the chosen of a pair)
     read_prompts    prompts alone
 
 `align plan` and the checks read the same rows before anything heavy is imported.
@@ -113,45 +113,49 @@ def read_pairs(source: str, settings: PairsConfig, *, split: str | None = None) 
     return _pairs(place, names, settings.bad_rows, settings.plain_as_chat)
 
 
-def training_pairs(settings: PairsConfig) -> Texts:
-    """The pairs of `data.train`."""
-    return read_pairs(settings.train, settings)
-
-
-def heldout_pairs(settings: PairsConfig) -> Texts | None:
-    """The pairs of `data.heldout`; None without."""
-    if settings.heldout is None:
-        return None
-    return read_pairs(settings.heldout, settings, split=settings.heldout_split)
-
-
-def read_responses(source: str, *, split: str = "train", bad_rows: BadRows = "error", as_turns: bool = False) -> Texts:
+def read_responses(source: str, settings: PairsConfig | None = None, *, split: str | None = None) -> Texts:
     """Prompts with one answer each, for supervised fine-tuning.
 
-    Columns `prompt` and `completion`, or `messages` (all turns but the last are the prompt), or `text` (no prompt).
+    Columns `prompt` and `completion`, or `messages` (all turns but the last are the prompt), or `text` (no prompt), or
+    those of a pair, of which the chosen answer is taken.
 
     Args:
-        source: file, folder or hub id.
-        split: taken where the source has several.
-        bad_rows: stop at rows that cannot be used, or leave them out.
-        as_turns: take plain texts for turns of user and assistant.
+        source: file, folder, hub id or built-in set.
+        settings: names of a pair's columns, and what becomes of bad rows; None = the defaults.
+        split: taken where the source has several; None = `settings.train_split`.
+
+    Raises:
+        AlignError: no such source, no such columns, bad rows (with their places), or no row at all.
     """
-    table = open_table(source, split=split)
-    names = next((names for names in _ANSWER_COLUMNS if set(names) <= set(table.columns)), None)
+    settings = settings or PairsConfig()
+    split = split or settings.train_split
+    place = _Place(source, split, settings.subset, settings.revision, _changed(source))
+    pair = (settings.prompt, settings.chosen, settings.rejected)
+    return _responses(place, pair, settings.bad_rows, settings.plain_as_chat)
+
+
+@lru_cache(maxsize=2)
+def _responses(place: _Place, pair: tuple[str, str, str], bad_rows: BadRows, as_turns: bool) -> Texts:
+    prompt, chosen, rejected = pair
+    table = open_table(place.source, split=place.split, subset=place.subset, revision=place.revision)
+    known = (("prompt", "completion"), ("messages",), ("text",), (prompt, chosen), (chosen,))
+    names = next((names for names in known if set(names) <= set(table.columns)), None)
     if names is None:
-        shown = " or ".join(" and ".join(names) for names in _ANSWER_COLUMNS)
+        shown = ", or ".join(" and ".join(f"`{name}`" for name in names) for names in known[:-1])
         raise AlignError(
-            f"{source}: expected the columns {shown}, found {', '.join(table.columns)}.", "Rename the columns."
+            f"{place.source}: expected the columns {shown}; found {', '.join(table.columns) or 'none'}.",
+            "Rename the columns, or name yours in `data.prompt` and `data.chosen`.",
         )
+    answers = names[-1:]
+    if names == (chosen,) and rejected in table.columns:
+        answers = (chosen, rejected)  # the turns that both share are the prompt
 
     def read(row: Mapping[str, Any]) -> TextRow:
-        prompt = _present(row, "prompt") if "prompt" in names else "" if names == ("text",) else None
-        return _as_turns(normalise(prompt, [_present(row, names[-1])], names[-1:], row), as_turns)
+        given = _present(row, names[0]) if len(names) == 2 else "" if names == ("text",) else None
+        found = normalise(given, [_present(row, name) for name in answers], answers, row)
+        return _as_turns(replace(found, responses=found.responses[:1]), as_turns)
 
-    return _collect(table, read, names, bad_rows)
-
-
-_ANSWER_COLUMNS = (("prompt", "completion"), ("messages",), ("text",))
+    return _collect(table, read, (*names, rejected), bad_rows)
 
 
 def read_prompts(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from align.engine.distributed import Processes
     from align.rewards.scorer import Scorer
     from preference.config import GenerationConfig
+    from preference.evaluate_responses import ResponseEvaluator
     from preference.models.language_model import LanguageModel
     from preference.pair_method import PairMethod
     from preference.stored_pairs import StoredPairs
@@ -179,11 +180,11 @@ class Evaluator:
     """Pairs, answers, or both.
 
     Args:
-        pairs: scores held-out pairs; None where there are none.
+        pairs: scores held-out pairs, or single answers; None where there are none.
         answers: samples and scores answers; None where that is off.
     """
 
-    def __init__(self, pairs: PairEvaluator | None, answers: AnswerEvaluator | None) -> None:
+    def __init__(self, pairs: PairEvaluator | ResponseEvaluator | None, answers: AnswerEvaluator | None) -> None:
         self._pairs, self._answers = pairs, answers
 
     def evaluate(self, step: int, network: torch.nn.Module, weights: str) -> HeldoutRows:
@@ -197,7 +198,7 @@ class Evaluator:
         rows: list[EvaluatedRow] = []
         numbers: dict[str, float] = {}
         if self._pairs is not None:
-            table = self._pairs.table()
+            table: Any = self._pairs.table()  # Any: each evaluator reads its own
             rows, numbers = self._pairs.rows(table), self._pairs.figures(table)
         if self._answers is not None:
             rows = rows + self._answers.rows(network, len(rows))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from preference.forward import SequenceScorer
     from preference.layout import Layout
     from preference.sampler import PairSampler
-    from preference.stored_pairs import StoredPairs
+    from preference.stored_pairs import StoredPairs, StoredResponses
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +41,14 @@ class PairParts:
     """What a method on pairs works with.
 
     Attributes:
-        pairs: the data, with stored reference numbers if there are any.
+        pairs: the data, with stored reference numbers if there are any; single answers for `sft`.
         sampler: which pairs a step reads.
         scorer: the pass of the network.
         policy: the trained network; asked for its reference where none is stored.
         dtype: what the network computes in.
     """
 
-    pairs: StoredPairs
+    pairs: StoredPairs | StoredResponses
     sampler: PairSampler
     scorer: SequenceScorer
     policy: Policy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import singledispatch
 from typing import Any
 
@@ -17,9 +18,10 @@ from preference.arithmetic import (
     pairs_per_update,
     precomputes,
 )
-from preference.config import DpoConfig, PreferenceRun, SimpoConfig
-from preference.data import Texts, read_pairs
+from preference.config import DpoConfig, PreferenceRun, SftConfig, SimpoConfig
+from preference.data import Texts
 from preference.memory import Memory, guess_memory
+from preference.sources import heldout_texts, reads_single_answers, training_texts
 from preference.tables import is_local
 
 
@@ -30,8 +32,8 @@ def plan(config: PreferenceRun, processes: int = 1) -> Plan:
         config: its settings, already checked.
         processes: how many processes it runs on.
     """
-    train = _read(config, config.data.train, config.data.train_split)
-    heldout = _read(config, config.data.heldout, config.data.heldout_split)
+    train = _read(config.data.train, lambda: training_texts(config))
+    heldout = _read(config.data.heldout, lambda: heldout_texts(config))
     return Plan(
         title=f"{config.algorithm.kind} on {config.model.path}, {config.training.steps} steps",
         sections=(
@@ -46,12 +48,12 @@ def plan(config: PreferenceRun, processes: int = 1) -> Plan:
     )
 
 
-def _read(config: PreferenceRun, source: str | None, split: str) -> Texts | None:
-    """The pairs of a source; None where it is on the hub or cannot be read, which the checks have told by now."""
+def _read(source: str | None, read: Callable[[], Texts | None]) -> Texts | None:
+    """The rows of a source; None where it is on the hub or cannot be read, which the checks have told by now."""
     if source is None or not is_local(source):
         return None
     try:
-        return read_pairs(source, config.data, split=split)
+        return read()
     except AlignError:
         return None
 
@@ -65,8 +67,13 @@ def _what(config: PreferenceRun) -> tuple[Row, ...]:
             label="model", value=model.path, note=f"{trained}; frozen weights in {frozen}; attention {model.attention}"
         ),
         *((Row(label="adapter", value=model.adapter, note="merged in before training"),) if model.adapter else ()),
-        Row(label="loss", value=loss_text(config.algorithm), note=f"beta {config.algorithm.beta:g}"),
+        Row(label="loss", value=loss_text(config.algorithm), note=_scale(config.algorithm)),
     )
+
+
+def _scale(algorithm: Any) -> str:
+    beta = getattr(algorithm, "beta", None)
+    return "" if beta is None else f"beta {beta:g}"
 
 
 @singledispatch
@@ -87,15 +94,24 @@ def _(algorithm: SimpoConfig) -> str:
     return " + ".join([f"{algorithm.loss}, {name} {value:g}", *_supervised(algorithm.sft_weight)])
 
 
+@loss_text.register
+def _(algorithm: SftConfig) -> str:
+    return f"negative log-likelihood of the answers, {algorithm.mode}"
+
+
 def _supervised(weight: float) -> list[str]:
     return [f"{weight:g} sft on chosen answers"] if weight else []
+
+
+def _noun(config: PreferenceRun) -> str:
+    return "answers" if reads_single_answers(config) else "pairs"
 
 
 def _data(config: PreferenceRun, train: Texts | None) -> tuple[Row, ...]:
     data = config.data
     note = "read by the run" if train is None else train.report.summary()
     return (
-        Row(label="pairs", value=data.train, note=note),
+        Row(label=_noun(config), value=data.train, note=note),
         Row(
             label="longest",
             value=f"{data.max_length:,}",
@@ -108,23 +124,25 @@ def _data(config: PreferenceRun, train: Texts | None) -> tuple[Row, ...]:
 def _step(config: PreferenceRun, processes: int) -> tuple[Row, ...]:
     pairs, updates = config.data.pairs_per_step, config.training.updates_per_rollout
     fewest, most = pairs_per_update(config, processes)
-    micro = micro_batch_pairs(config, processes)
+    micro, noun = micro_batch_pairs(config, processes), _noun(config)
     share = f"{most}" if fewest == most else f"{fewest} to {most}"
     return (
-        Row(label="pairs", value=f"{pairs:,}", note="over all processes"),
-        Row(label="processes", value=f"{processes}", note=f"{share} pairs each in an update"),
-        Row(label="optimiser updates", value=f"{updates}", note=f"of {pairs // updates} pairs"),
+        Row(label=noun, value=f"{pairs:,}", note="over all processes"),
+        Row(label="processes", value=f"{processes}", note=f"{share} {noun} each in an update"),
+        Row(label="optimiser updates", value=f"{updates}", note=f"of {pairs // updates} {noun}"),
         Row(
             label="micro-batches",
             value=f"{batches(most, config.training.micro_batch_size)}",
-            note=f"in each update, of at most {micro} pairs and {most_tokens(config, processes):,} tokens, on each "
-            "process; fewer where pairs share their prompt's pass",
+            note=f"in each update, of at most {micro} {noun} and {most_tokens(config, processes):,} tokens, on each "
+            "process; fewer where answers share their prompt's pass",
         ),
     )
 
 
 def _passes(config: PreferenceRun, train: Texts | None) -> tuple[Row, ...]:
     """A pass of one answer with its prompt counts as one; a forward and backward pass as three."""
+    if reads_single_answers(config):
+        return (Row(label="policy", value="3", note="1 answer, forward 1 + backward 2"),)
     rows = [Row(label="policy", value="6", note="2 answers, forward 1 + backward 2")]
     if not config.algorithm.reads_reference():
         return (*rows, Row(label="reference", value="0", note="the method has none"), Row(label="together", value="6"))
@@ -140,7 +158,7 @@ def _run(config: PreferenceRun, train: Texts | None) -> tuple[Row, ...]:
     steps, pairs = config.training.steps, config.data.pairs_per_step
     times = f", {steps * pairs / len(train):.2g} times through the {len(train):,}" if train else ""
     return (
-        Row(label="pairs to train on", value=f"{steps * pairs:,}", note=f"{steps} steps x {pairs}{times}"),
+        Row(label=f"{_noun(config)} to train on", value=f"{steps * pairs:,}", note=f"{steps} steps x {pairs}{times}"),
         Row(label="optimiser updates", value=f"{steps * config.training.updates_per_rollout:,}"),
     )
 
@@ -149,10 +167,10 @@ def _evaluation(config: PreferenceRun, heldout: Texts | None) -> tuple[Row, ...]
     settings, generate = config.evaluation, config.evaluation.generate
     if not evaluates(config):
         return (Row(label="evaluations", value="none", note="data.heldout is null"),)
-    pairs = "no pairs"
+    pairs = f"no {_noun(config)}"
     if config.data.heldout is not None:
         limit = settings.pairs if heldout is None else min(settings.pairs or len(heldout), len(heldout))
-        pairs = f"{'all' if limit is None else f'{limit:,}'} pairs of {config.data.heldout}"
+        pairs = f"{'all' if limit is None else f'{limit:,}'} {_noun(config)} of {config.data.heldout}"
     rows = [Row(label="evaluations", value=f"{evaluations_of(config)}", note=f"of {pairs}")]
     if generate is not None:
         prompts = "all prompts" if generate.limit is None else f"at most {generate.limit:,} prompts"

@@ -1,4 +1,4 @@
-"""Pairs as a run reads them: tokenised rows, the reference's numbers beside them, the batch of a step."""
+"""Pairs and single answers as a run reads them: tokenised rows, numbers beside them, the batch of a step."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from align.errors import AlignError
-from preference.batches import PairBatch
+from preference.batches import PairBatch, ResponseBatch
 from preference.layout import Group
 from preference.reference import ReferenceTable
 
 if TYPE_CHECKING:
     from preference.sampler import PairSampler
-    from preference.tokens import TokenPairs
+    from preference.tokens import TokenPairs, TokenResponses
 
 RATE_COLUMN = "annotator_rate"
 """Column with the share of annotators who prefer the chosen answer, in [0, 1]."""
@@ -79,6 +79,44 @@ class StoredPairs:
         """Size of an update over all processes; no process has to ask another."""
         rows = sampler(step).of_update(update).tolist()
         return UpdateSize(pairs=len(rows), chosen_tokens=sum(len(self.data.chosen_ids[row]) for row in rows))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredResponses:
+    """The single answers of a run; the methods of `StoredPairs`.
+
+    Attributes:
+        data: tokenised prompts and answers.
+    """
+
+    data: TokenResponses
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def batch(self, rows: Int[Tensor, "n"], index: Int[Tensor, "n"]) -> ResponseBatch:
+        """A batch of these places in the data; see `StoredPairs.batch`."""
+        places = rows.tolist()
+        return ResponseBatch(
+            index=index,
+            rows=rows,
+            prompts=[self.data.prompt_ids[place] for place in places],
+            responses=[self.data.response_ids[place] for place in places],
+        )
+
+    def groups(self, rows: Int[Tensor, "n"]) -> Sequence[Group]:
+        """These places in the data as a layout takes them."""
+        return self.batch(rows, rows).groups()
+
+    def of_step(self, step: int, sampler: PairSampler) -> ResponseBatch:
+        """This process's answers of a step."""
+        found = sampler(step)
+        return self.batch(found.own, found.index)
+
+    def size_of(self, step: int, update: int, sampler: PairSampler) -> UpdateSize:
+        """Size of an update over all processes; no process has to ask another."""
+        rows = sampler(step).of_update(update).tolist()
+        return UpdateSize(pairs=len(rows), chosen_tokens=sum(len(self.data.response_ids[row]) for row in rows))
 
 
 def annotator_rates(data: TokenPairs) -> Float[Tensor, "n"] | None:

@@ -12,7 +12,7 @@ from pydantic import with_config
 
 from align.config.numbers import Count
 from align.config.shared import STRICT, OutputConfig
-from preference.config.algorithms import Algorithm, DpoConfig, SimpoConfig
+from preference.config.algorithms import Algorithm, DpoConfig, SftConfig, SimpoConfig
 from preference.config.data import PairsConfig, TokensConfig
 from preference.config.models import CausalLm, Model
 from preference.config.running import (
@@ -34,6 +34,7 @@ __all__ = [
     "PairsConfig",
     "PreferenceRun",
     "ReferenceConfig",
+    "SftConfig",
     "SimpoConfig",
     "TextCheckpointConfig",
     "TextOptimizerConfig",

@@ -96,4 +96,20 @@ class SimpoConfig:
         return False
 
 
-Algorithm = Annotated[DpoConfig | SimpoConfig, Field(discriminator="kind")]
+@dataclass(frozen=True, kw_only=True)
+class SftConfig:
+    """Supervised fine-tuning on single answers, or on the chosen answers of pairs: prompts are read, never trained."""
+
+    kind: Literal["sft"] = "sft"
+    """Selects this method."""
+    mode: SftMode = "token_mean"
+    """How the loss is averaged: over all tokens of an update, as TRL does, or first within each answer."""
+
+    def reads_reference(self) -> bool:
+        """Never."""
+        return False
+
+
+Algorithm = Annotated[DpoConfig | SimpoConfig | SftConfig, Field(discriminator="kind")]
+SINGLE_ANSWERS = (SftConfig,)
+"""Methods whose rows are a prompt with one answer, not a pair."""

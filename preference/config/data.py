@@ -56,7 +56,7 @@ class PairsConfig(TokensConfig):
     """
 
     train: DataPath = "builtin:tiny/train"
-    """Pairs to train on."""
+    """Pairs to train on; for `sft` also single answers (`prompt` and `completion`, or `messages`, or `text`)."""
     heldout: DataPath | None = "builtin:tiny/heldout"
     """Pairs that are only evaluated; `null` goes without."""
     train_split: str = "train"

@@ -7,9 +7,10 @@ import math
 import pytest
 
 from align.errors import AlignError
-from preference.config import PairsConfig
-from preference.data import heldout_pairs, read_pairs, read_prompts, read_responses, training_pairs
+from preference.config import DpoConfig, PairsConfig, PreferenceRun, SftConfig
+from preference.data import read_pairs, read_prompts, read_responses
 from preference.formats import Unusable, as_chat, normalise, readable
+from preference.sources import are_pairs, heldout_texts, training_texts
 from preference.tables import open_table
 
 SIDES = ("chosen", "rejected")
@@ -211,9 +212,10 @@ def test_splits(tmp_path):
     splits = {name: datasets.Dataset.from_list([{**PLAIN, "prompt": name}]) for name in ("train", "test")}
     datasets.DatasetDict(splits).save_to_disk(str(tmp_path))
     settings = PairsConfig(train=str(tmp_path), heldout=str(tmp_path))
-    assert training_pairs(settings).prompts == ["train"]
-    assert heldout_pairs(settings).prompts == ["test"]
-    assert heldout_pairs(PairsConfig(heldout=None)) is None
+    config = PreferenceRun(data=settings)
+    assert training_texts(config).prompts == ["train"]
+    assert heldout_texts(config).prompts == ["test"]
+    assert heldout_texts(PreferenceRun(data=PairsConfig(heldout=None))) is None
     with pytest.raises(AlignError, match=r"has no split 'trian'. Did you mean `train`\?"):
         read_pairs(str(tmp_path), settings, split="trian")
 
@@ -314,9 +316,30 @@ def test_single_answers(tmp_path):
     (row,) = read_responses(path).rows
     assert (row.prompt, row.responses) == ((U, A, U), ((A,),))
     path = write(tmp_path / "c.jsonl", [{"text": "a"}])
-    assert read_responses(path, as_turns=False).rows[0].prompt == ""
-    with pytest.raises(AlignError, match=r"expected the columns prompt and completion or messages or text, found x"):
+    assert read_responses(path).rows[0].prompt == ""
+    with pytest.raises(AlignError, match=r"expected the columns `prompt` and `completion`, or `messages`.*; found x"):
         read_responses(write(tmp_path / "d.jsonl", [{"x": 1}]))
+
+
+def test_single_answers_of_pairs_are_the_chosen_ones(tmp_path):
+    path = write(tmp_path / "a.jsonl", [PLAIN])
+    assert read_responses(path).rows[0].responses == (PLAIN["chosen"],)
+    path = write(tmp_path / "b.jsonl", [{"chosen": [U, A], "rejected": [U, turn("assistant", "b")]}])
+    (row,) = read_responses(path).rows
+    assert (row.prompt, row.responses) == ((U,), ((A,),))
+
+
+def test_held_out_rows_of_supervised_runs_are_pairs_where_there_are_pairs(tmp_path):
+    pairs = write(tmp_path / "pairs.jsonl", [PLAIN])
+    single = write(tmp_path / "single.jsonl", [{"prompt": "p", "completion": "a"}])
+
+    def heldout(path, algorithm):
+        return heldout_texts(PreferenceRun(algorithm=algorithm, data=PairsConfig(heldout=path)))
+
+    assert are_pairs(heldout(pairs, SftConfig()))
+    assert not are_pairs(heldout(single, SftConfig()))
+    with pytest.raises(AlignError, match="no column `chosen`"):
+        heldout(single, DpoConfig())
 
 
 def test_prompts(tmp_path):
