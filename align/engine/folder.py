@@ -18,7 +18,7 @@ from align.config.shared import OutputConfig
 from align.engine.distributed import Processes
 from align.errors import AlignError
 
-_BY_STEP = ("samples", "images", "evaluations", "evaluations/pictures", "strip")
+_BY_STEP = ("samples", "rewards", "images", "evaluations", "evaluations/pictures", "strip")
 _LINES_BY_STEP = ("metrics.jsonl", "strip/strip.jsonl")
 _TRIES = 10_000
 

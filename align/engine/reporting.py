@@ -11,6 +11,7 @@ from align.engine.hooks import Hooks
 from align.engine.optim import UpdateReport
 from align.engine.progress import open_progress
 from align.engine.recorder import Recorder, write_samples
+from align.engine.reward_tables import write_table
 from align.engine.settings import RunSettings
 from align.engine.timers import Timers
 from align.engine.trackers import Picture, TrackedRun, Trackers
@@ -99,6 +100,14 @@ class Reporter:
         self._record_samples(step, batch)
         times = self._timers.finish_step()
         with self._timers.stage("record"):
+            write_table(
+                self._folder,
+                step,
+                batch,
+                steps=self._settings.training.steps,
+                megabytes=self._settings.output.reward_tables_mb,
+                processes=self._processes,
+            )
             everyone = self._processes.gather_objects(own)
             drawn = sum(one.samples for one in everyone)
             metrics = {
