@@ -238,7 +238,7 @@ class Collector:
         )
         inputs = self._inputs(everything, drawing, keys, found.trajectory, own)
         with self._timer("advantage"):
-            signal = self._signal(own, index, group_ids, **inputs)
+            signal = self._signal(own, index, group_ids, classes=self._classes(prompt_index), **inputs)
         return DiffusionBatch(
             samples=replace(samples, images=found.images),
             rewards=own,
@@ -248,6 +248,11 @@ class Collector:
             prompt_rows=prompt_rows,
             trajectory=None if found.trajectory is None else replace(found.trajectory, implied=None),
         )
+
+    def _classes(self, prompt_index: Int[Tensor, "all"]) -> list[str]:
+        """Class of every row's prompt; nothing where prompts have none."""
+        named = self._prompts.columns.get("class")
+        return [] if named is None else [str(named[row] or "") for row in prompt_index.tolist()]
 
     def _noise_keys(self, group_ids: Int[Tensor, "all"], recording: Recording | None) -> Int[Tensor, "all t1"] | None:
         """Which rows share noise; None where none do."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -13,16 +15,21 @@ from align.shaping.table import Columns
 from align.shaping.weights import weight_entropy
 
 LINEAR = (WeightedSum, Directional)
+SAME = 1e-9
+"""Weights of classes that differ by less are the same."""
 
 
-def describe_rewards(columns: Columns, shaped: Shaped, combination: object, *, changing: bool) -> dict[str, float]:
+def describe_rewards(
+    columns: Columns, shaped: Shaped, combination: object, *, changing: bool, classes: Sequence[str] = ()
+) -> dict[str, float]:
     """Mean and spread of each reward; where several are trained on, also what each of them does to the score.
 
     Args:
         columns: raw rewards.
         shaped: what became of them.
         combination: its settings; a share of the variance exists for sums only.
-        changing: whether the weights are worth a line.
+        changing: whether the weights are worth a line also where one reward is trained on alone.
+        classes: of the rows' prompts; empty where they have none.
     """
     stats: dict[str, float] = {}
     for name, column in zip(columns.names, columns.raw.unbind(dim=1), strict=True):
@@ -30,13 +37,34 @@ def describe_rewards(columns: Columns, shaped: Shaped, combination: object, *, c
         if len(scored):
             stats[f"rewards/{name}/mean"] = float(scored.mean())
             stats[f"rewards/{name}/std"] = float(scored.std()) if len(scored) > 1 else 0.0
-    if int(shaped.trained.sum()) > 1:
+    several = int(shaped.trained.sum()) > 1
+    if several:
         stats |= _describe_several(columns, shaped, isinstance(combination, LINEAR))
-    if changing:
-        means = shaped.weights.double().reshape(-1, len(columns.names)).mean(dim=0)
-        for k in shaped.trained.nonzero().flatten().tolist():
-            stats[f"weights/{columns.names[k]}"] = float(means[k])
-        stats["weights/entropy"] = weight_entropy(shaped.weights)
+    if several or changing:
+        stats |= describe_weights(columns.names, shaped, classes)
+    return stats
+
+
+def describe_weights(names: Sequence[str], shaped: Shaped, classes: Sequence[str] = ()) -> dict[str, float]:
+    """The weights that a step has really used: their means, by class of prompts where classes differ, their entropy.
+
+    Args:
+        names: of the rewards.
+        shaped: with the step's weights.
+        classes: of the rows' prompts; empty where they have none.
+    """
+    trained = shaped.trained.nonzero().flatten().tolist()
+    means = _mean_weights(shaped.weights)
+    stats = {f"weights/{names[k]}": float(means[k]) for k in trained}
+    stats["weights/entropy"] = weight_entropy(shaped.weights)
+    if shaped.weights.ndim == 1:
+        return stats  # one vector for all prompts
+    rows = {name: [i for i, one in enumerate(classes) if one == name] for name in dict.fromkeys(classes)}
+    of_class = {name: _mean_weights(shaped.weights[members]) for name, members in rows.items()}
+    if any(not torch.allclose(found, means, rtol=0.0, atol=SAME) for found in of_class.values()):
+        stats |= {
+            f"weights/{name}/{names[k]}": float(found[k]) for name, found in of_class.items() if name for k in trained
+        }
     return stats
 
 
@@ -82,24 +110,33 @@ def variance_shares(
     return (per_row * weight.unsqueeze(1)).sum(dim=0) / weight.sum()
 
 
-def _describe_several(columns: Columns, shaped: Shaped, linear: bool) -> dict[str, float]:
-    stats: dict[str, float] = {}
+def shares_of_score(columns: Columns, shaped: Shaped) -> Float[Tensor, "k"]:
+    """`variance_shares` of the rewards in their weighted sum; what they are under another combination has no share."""
     weights = shaped.weights.double().expand(columns.raw.shape)
     parts = torch.where(weights == 0, 0.0, shaped.utilities * weights)
-    totals = parts.sum(dim=1)
-    shares = variance_shares(parts, totals, columns.ids) if linear else None
-    for k in shaped.trained.nonzero().flatten().tolist():
-        name, column = columns.names[k], columns.raw[:, k]
-        stats[f"rewards/{name}/frac_unscored"] = float(column.isnan().double().mean())
-        stats[f"rewards/{name}/frac_zero_std"] = _frac_zero_std(column, columns.ids)
-        if shares is not None:
-            stats[f"rewards/{name}/share"] = float(shares[k])
-    return stats
+    return variance_shares(parts, parts.sum(dim=1), columns.ids)
 
 
-def _frac_zero_std(column: Float[Tensor, "n"], group_ids: Int[Tensor, "n"]) -> float:
+def frac_zero_std(column: Float[Tensor, "n"], group_ids: Int[Tensor, "n"]) -> float:
     """Of the groups with two scored samples or more, the share in which this reward is the same for all."""
     scored = ~column.isnan()
     several = scored & (group_size(group_ids, where=scored) > 1)
     constant = several & group_is_constant(column, group_ids)
     return len(group_ids[constant].unique()) / max(len(group_ids[several].unique()), 1)
+
+
+def _mean_weights(weights: Tensor) -> Float[Tensor, "k"]:
+    """Mean over samples, where weights depend on them."""
+    return weights.double().reshape(-1, weights.shape[-1]).mean(dim=0)
+
+
+def _describe_several(columns: Columns, shaped: Shaped, linear: bool) -> dict[str, float]:
+    stats: dict[str, float] = {}
+    shares = shares_of_score(columns, shaped) if linear else None
+    for k in shaped.trained.nonzero().flatten().tolist():
+        name, column = columns.names[k], columns.raw[:, k]
+        stats[f"rewards/{name}/frac_unscored"] = float(column.isnan().double().mean())
+        stats[f"rewards/{name}/frac_zero_std"] = frac_zero_std(column, columns.ids)
+        if shares is not None:
+            stats[f"rewards/{name}/share"] = float(shares[k])
+    return stats

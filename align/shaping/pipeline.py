@@ -13,7 +13,7 @@ Two ways to compare several rewards, as lists of stages:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from align.config.needs import Need, needs_of
 from align.config.pipeline import PipelineConfig
 from align.shaping.describe import describe_rewards, describe_scores
 from align.shaping.inputs import check_collected, check_sources, inputs_from_rewards
-from align.shaping.score import TRANSFORM, WEIGHTS, Shaped, Shaping
+from align.shaping.score import TRANSFORM, WEIGHTS, Shaping
 from align.shaping.table import Columns, columns_of
 from align.types import RewardTable, Signal
 
@@ -55,7 +55,13 @@ class SignalPipeline:
         """State of the estimators, by prefix."""
 
     def __call__(
-        self, table: RewardTable, group_ids: Int[Tensor, "n"], *, update: bool = True, **inputs: Any
+        self,
+        table: RewardTable,
+        group_ids: Int[Tensor, "n"],
+        *,
+        update: bool = True,
+        classes: Sequence[str] = (),
+        **inputs: Any,
     ) -> Signal:
         """The signal of a whole batch.
 
@@ -63,6 +69,7 @@ class SignalPipeline:
             table: rewards of all processes' rows.
             group_ids: equal ids answer the same prompt.
             update: let running statistics, schedules and dual variables move on by one step; false in evaluation.
+            classes: of the rows' prompts, for the log of weights that depend on the prompt; empty where they have none.
             inputs: further fields of `AdvantageInputs` that the estimators need (Any: each has its own type). A
                 `RewardTable`, one row per sample, is shaped like the rewards: a baseline in the unit of the scores. A
                 tuple of them, one per column, becomes `[n, columns]`.
@@ -91,7 +98,11 @@ class SignalPipeline:
         given = {**inputs_from_rewards(self.config.inputs, columns), **inputs}
         result = self._compared(AdvantageInputs(rewards=scores, group_ids=group_ids, **given), update)
         advantages = _clipped(result.advantages, self.config.clip)
-        stats = self._stats(columns, shaped, scores, result, advantages, inputs.get("mask"))
+        source, combine = self.shaping.source, self.config.combine
+        stats = {
+            **describe_rewards(columns, shaped, combine, changing=source.changes, classes=classes),
+            **self._stats(columns, scores, result, advantages, inputs.get("mask")),
+        }
         return Signal(scores=scores, advantages=advantages, stats=stats, aux=result.aux)
 
     def needs(self) -> tuple[Need, ...]:
@@ -141,16 +152,14 @@ class SignalPipeline:
     def _stats(
         self,
         columns: Columns,
-        shaped: Shaped,
         scores: Float[Tensor, "n"],
         result: AdvantageResult,
         advantages: Tensor,
         mask: Tensor | None,
     ) -> dict[str, float]:
-        """Numbers of every stage."""
+        """Numbers of the stages behind the rewards."""
         clipped = float((advantages != result.advantages).double().mean()) if advantages.numel() else 0.0
         return {
-            **describe_rewards(columns, shaped, self.config.combine, changing=self.shaping.source.changes),
             **describe_scores(scores, columns.ids),
             **result.stats,
             **describe_advantages(advantages, mask),

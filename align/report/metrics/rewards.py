@@ -73,10 +73,18 @@ REWARD = (
     Metric(
         name="weights/<name>",
         title="Weight of one reward",
-        formula="the weight of this step, mean over samples where it depends on the prompt",
-        meaning="Follows a schedule, a constraint or the prompt (`pipeline.weights`); fixed weights are not logged.",
-        healthy="A constraint's weight settles; a schedule's follows its plan.",
+        formula="the weight that this step has used, mean over samples where it depends on the prompt",
+        meaning="Fixed, or from a schedule, a constraint or the prompt (`pipeline.weights`); with several rewards.",
+        healthy="Fixed ones stay; a constraint's weight settles; a schedule's follows its plan.",
         remedy="A constraint's weight stays at its cap: the constraint cannot be met, lower it or raise the cap.",
+    ),
+    Metric(
+        name="weights/<class>/<name>",
+        title="Weight of one reward for one class of prompts",
+        formula="the same mean over the samples whose prompt has that class",
+        meaning="What each class of prompts is trained on, where weights depend on the prompt and classes differ.",
+        healthy="Classes differ in the way that you would explain to a colleague.",
+        remedy="One class has nearly all its weight on one reward: its prompts cannot improve in the others.",
     ),
     Metric(
         name="weights/entropy",
