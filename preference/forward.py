@@ -6,7 +6,7 @@ it. Policy, reference and evaluation all go this way: at the reference's weights
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from preference.layout import LAYOUTS, Group, Layout, Support, costs, layout_support, model_inputs
-from preference.logprobs import score_tokens
+from preference.logprobs import Head, score_tokens
 from preference.logprobs.split import parts_of, split_model
 from preference.scores import SequenceScores
 
 if TYPE_CHECKING:
     from align.engine.adapters import Policy
+
+
+Reader = Callable[..., tuple[Tensor, ...]]
+"""From hidden states and a head to numbers of tokens; see `SequenceScorer.read`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +105,19 @@ class SequenceScorer:
             layout: of `lay`.
             extras: names in `preference.logprobs.EXTRAS`.
         """
-        found = self._policy.through(_pass, layout, self.plan.support, tuple(extras), self._memory)
+        found = self.read(layout, _scored, layout.labels, extras=tuple(extras))
         return SequenceScores(log_probs=found[0], layout=layout, extras=dict(zip(extras, found[1:], strict=True)))
+
+    def read(self, layout: Layout, reader: Reader, *per_token: Tensor, **options: Any) -> tuple[Tensor, ...]:
+        """One pass that reads something else of the tokens: `reader(hidden, head, *per_token, memory=..., **options)`.
+
+        Args:
+            layout: of `lay`.
+            reader: from the hidden states [m, d] that predict the scored tokens, and the head, to plain tensors.
+            per_token: further tensors for the reader.
+            options: further options for the reader (Any: its own).
+        """
+        return self._policy.through(_pass, layout, self.plan.support, reader, per_token, self._memory, options)
 
     @torch.no_grad()
     def without_gradient(self, groups: Sequence[Group], extras: Sequence[str] = ()) -> SequenceScores:
@@ -111,10 +126,22 @@ class SequenceScorer:
 
 
 def _pass(
-    network: nn.Module, layout: Layout, support: Support, extras: tuple[str, ...], memory: int | None
+    network: nn.Module,
+    layout: Layout,
+    support: Support,
+    reader: Reader,
+    per_token: tuple[Tensor, ...],
+    memory: int | None,
+    options: Mapping[str, Any],
 ) -> tuple[Tensor, ...]:
     """Plain tensors come out: FSDP2 and autocast look for them there."""
     split = parts_of(network)
-    hidden = split.hidden_states(model_inputs(layout, support))
-    found = score_tokens(layout.predicting(hidden), split.head, layout.labels, extras=extras, memory=memory)
+    hidden = layout.predicting(split.hidden_states(model_inputs(layout, support)))
+    return reader(hidden, split.head, *per_token, memory=memory, **options)
+
+
+def _scored(
+    hidden: Tensor, head: Head, labels: Tensor, *, memory: int | None, extras: tuple[str, ...]
+) -> tuple[Tensor, ...]:
+    found = score_tokens(hidden, head, labels, extras=extras, memory=memory)
     return (found.log_probs, *(found.extras[name] for name in extras))
