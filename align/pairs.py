@@ -6,6 +6,7 @@ A pair is never made of equal scores: a margin of 0 is no preference. Weights th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from align.groups import check_ids, group_codes
+from align.shaping.combine import weighted_sum
 from align.shaping.pareto import dominates
+from align.shaping.weights import check_prompt_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,36 @@ def all_pairs(scores: Float[Tensor, "n"], group_ids: Int[Tensor, "n"], *, min_ma
     chosen, rejected = _within_groups(group_ids)
     better = scores[chosen] > scores[rejected]
     return _kept(scores, chosen[better], rejected[better], min_margin)
+
+
+def pairs_by_prompt_weights(
+    rewards: Float[Tensor, "n k"],
+    weights: Float[Tensor, "n k"],
+    group_ids: Int[Tensor, "n"],
+    *,
+    make: Callable[..., Pairs] = best_and_worst,
+    min_margin: float = 0.0,
+) -> Pairs:
+    """Pairs whose margins are weighed by their prompt: of two samples of prompt x,
+
+        m_ij(x) = sum_k w_k(x) (r_ik - r_jk) = S_i - S_j,   S_i = sum_k w_k(x) r_ik
+
+    so the weights decide who wins. They come from a preference adapter (`PromptWeigher.weights_for`), for example.
+
+    Args:
+        rewards: on a common scale, higher = better; a sample without a reward that its prompt weighs makes no pair.
+        weights: of each sample's prompt, the same for all its samples.
+        group_ids: equal ids answer the same prompt.
+        make: `best_and_worst` or `all_pairs`.
+        min_margin: smallest weighted margin; equal scores never make a pair.
+
+    Raises:
+        ValueError: weights that differ within a prompt, are missing or negative.
+    """
+    if weights.shape != rewards.shape:
+        raise ValueError(f"expected a weight for each reward {list(rewards.shape)}, found {list(weights.shape)}.")
+    check_prompt_weights(weights, group_ids)
+    return make(weighted_sum(rewards.double(), weights.double()), group_ids, min_margin=min_margin)
 
 
 def dominating_pairs(points: Float[Tensor, "n k"], group_ids: Int[Tensor, "n"]) -> Pairs:

@@ -7,13 +7,23 @@ from dataclasses import fields, is_dataclass
 from itertools import chain
 from typing import Any
 
+from align.adapter.record import find_adapter, read_record
 from align.config.checks import reward_name
 from align.config.errors import Problem
 from align.config.needs import check_needs
 from align.config.pipeline import PipelineConfig
-from align.config.shaping import Clip, Directional, DirectionWeights, FixedWeights, Gate, Lexicographic, WeightedSum
+from align.config.shaping import (
+    AdapterWeights,
+    Clip,
+    Directional,
+    DirectionWeights,
+    FixedWeights,
+    Gate,
+    Lexicographic,
+    WeightedSum,
+)
 from align.config.shared import RewardConfig
-from align.errors import did_you_mean
+from align.errors import AlignError, did_you_mean
 
 NAMES = {"rewards", "reward", "on", "length", "gate", "column", "columns", "order", "required"}
 """Settings that hold names of rewards, wherever they stand in the pipeline."""
@@ -40,6 +50,7 @@ def check_pipeline(
                 way_out=f"The rewards are {', '.join(known) or 'none'}; a reward of weight 0 is a metric and will do.",
             )
     yield from _check_signs(rewards, pipeline)
+    yield from _check_adapter(rewards, pipeline)
     for number, transform in enumerate(pipeline.transforms):
         if isinstance(transform, Clip) and transform.low is transform.high is transform.stds is None:
             yield _incomplete(f"pipeline.transforms.{number}", "`clip` needs `low`, `high` or `stds`")
@@ -90,6 +101,26 @@ def _check_signs(rewards: Sequence[RewardConfig], pipeline: PipelineConfig) -> I
                     f"`{key}` is negative ({reward.weight:g}), but `combine: {combine.kind}` takes no such weight."
                 )
                 yield Problem(keys=(key, "pipeline.combine"), message=message, way_out=way_out)
+
+
+def _check_adapter(rewards: Sequence[RewardConfig], pipeline: PipelineConfig) -> Iterator[Problem]:
+    """An adapter that is not there, of other objectives, or anchored to negative weights."""
+    weights = pipeline.weights
+    if not isinstance(weights, AdapterWeights):
+        return
+    trained = [(number, reward) for number, reward in enumerate(rewards) if reward.weight != 0]
+    try:
+        record = read_record(weights.path)
+        record.check_objectives([reward_name(reward) for _, reward in trained], find_adapter(weights.path))
+    except AlignError as error:
+        keys = ("pipeline.weights.path", *(f"rewards.{number}.weight" for number, _ in trained))
+        yield Problem(keys=keys, message=error.message, way_out=error.way_out)
+    for number, reward in trained:
+        if reward.weight < 0:
+            key = f"rewards.{number}.weight"
+            message = f"`{key}` is negative ({reward.weight:g}), but an adapter's weights are shares of 1."
+            way_out = "Turn a cost round: `pipeline.transforms: [{kind: affine, scale: -1, rewards: [...]}]`."
+            yield Problem(keys=(key, "pipeline.weights"), message=message, way_out=way_out)
 
 
 def _incomplete(key: str, message: str) -> Problem:

@@ -12,7 +12,7 @@ from typing import Any
 from align.config.declarations import declaration_of
 from align.config.errors import Problem
 from align.config.pipeline import PipelineConfig
-from align.config.shaping import Lsc, ReferencePrompt
+from align.config.shaping import AdapterWeights, Lsc, ReferencePrompt
 from align.config.shaping.relative import compares_samples
 from align.errors import did_you_mean
 
@@ -58,6 +58,8 @@ def needs_of(pipeline: PipelineConfig) -> tuple[Need, ...]:
         for number, transform in enumerate(pipeline.transforms)
         if isinstance(transform, Lsc) and isinstance(transform.reference, ReferencePrompt)
     ]
+    if isinstance(pipeline.weights, AdapterWeights):
+        needs.append(Need(key="pipeline.weights", kind="adapter", fields=("prompt_weights",)))
     stages = [("pipeline.base", pipeline.base)]
     stages += [(f"pipeline.shapers.{number}", shaper) for number, shaper in enumerate(pipeline.shapers)]
     for key, options in stages:

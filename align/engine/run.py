@@ -206,6 +206,13 @@ class Run:
             command = self.settings.resume_command or f"align train {self.folder.path}"
             self._reporter.note(f"{self._stopped_by}: stopped after step {step}, checkpoint written. Go on: {command}")
 
+    def stop_after_step(self, reason: str) -> None:
+        """End the run after the step that is under way, or after the next if none is, as a signal would.
+
+        Every process calls it alike: a method that sees no more to gain.
+        """
+        self._interrupt.received = self._interrupt.received or reason
+
     def outcome(self) -> Outcome:
         """How the run ended."""
         return Outcome(step=self.step, interrupted_by=self._stopped_by)

@@ -20,8 +20,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from align.groups import group_std
-from align.order import group_quantile, group_rank
+from align.shaping.normaliser import Normaliser
 
 TINY = torch.finfo(torch.float32).tiny
 
@@ -127,27 +126,26 @@ def pro_loss(weights: Float[Tensor, "b k"], targets: Float[Tensor, "b k"]) -> Fl
 
 def pro_loss_of_logs(log_weights: Float[Tensor, "b k"], targets: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
     """`pro_loss` from `PreferenceAdapter.log_weights`: exact for weights too small for float32."""
+    return divergences(log_weights, targets).mean()
+
+
+def divergences(log_weights: Float[Tensor, "b k"], targets: Float[Tensor, "b k"]) -> Float[Tensor, "b"]:
+    """KL(targets || weights) of each prompt, in nats; `pro_loss_of_logs` is their mean."""
     targets = targets.detach().float()
     cross = torch.where(targets > 0, targets * torch.where(targets > 0, log_weights, 0.0), 0.0)
-    return (torch.special.xlogy(targets, targets) - cross).sum(dim=-1).mean()
+    return (torch.special.xlogy(targets, targets) - cross).sum(dim=-1)
 
 
 def normalised(
     rewards: Float[Tensor, "n k"], method: Literal["none", "zscore", "minmax", "rank"] = "minmax"
 ) -> Float[Tensor, "n k"]:
-    """Scores of the training set on a common scale, each objective by itself.
-
-        zscore: (r - mean) / std        minmax: between the 1 % and 99 % quantile, limited to [0, 1]
-        rank: (rank - 1/2) / n
+    """Scores of the training set on a common scale, each objective by itself: `Normaliser`, fitted to these rows.
 
     Args:
         rewards: one row per preferred response; NaN = not scored.
         method: `minmax` is the default because at T = 0.1 raw or z-scored inputs give nearly one-hot targets.
     """
-    if method not in _NORMALISERS:
-        raise ValueError(f"`method` must be one of {', '.join(_NORMALISERS)}, found {method!r}.")
-    columns = [_NORMALISERS[method](column.double()) for column in rewards.unbind(dim=1)]
-    return torch.stack(columns, dim=1).to(rewards.dtype)
+    return Normaliser.fitted(rewards, method)(rewards)
 
 
 def anchored(weights: Float[Tensor, "b k"], user: Float[Tensor, "k"], share: float) -> Float[Tensor, "b k"]:
@@ -168,30 +166,6 @@ def calibration(targets: Float[Tensor, "b k"]) -> dict[str, float]:
     }
 
 
-def _zscore(column: Tensor) -> Tensor:
-    ids = _one_group(column)
-    std = group_std(column, ids)
-    return torch.where(std > 0, (column - column.nanmean()) / torch.where(std > 0, std, 1.0), column * 0.0)
-
-
-def _minmax(column: Tensor) -> Tensor:
-    ids = _one_group(column)
-    low, high = group_quantile(column, ids, 0.01), group_quantile(column, ids, 0.99)
-    wide = high > low
-    return torch.where(wide, ((column - low) / torch.where(wide, high - low, 1.0)).clamp(0, 1), column * 0.0 + 0.5)
-
-
-def _rank(column: Tensor) -> Tensor:
-    return (group_rank(column, _one_group(column)) - 0.5) / max(int((~column.isnan()).sum()), 1)
-
-
-def _one_group(column: Tensor) -> Tensor:
-    return torch.zeros(len(column), dtype=torch.int64, device=column.device)
-
-
 def _check_available(available: Tensor) -> None:
     if not available.any(dim=-1).all():
         raise ValueError(f"prompt {int((~available.any(dim=-1)).nonzero()[0])} has no available objective.")
-
-
-_NORMALISERS = {"none": lambda column: column, "zscore": _zscore, "minmax": _minmax, "rank": _rank}

@@ -72,7 +72,8 @@ class SignalPipeline:
             classes: of the rows' prompts, for the log of weights that depend on the prompt; empty where they have none.
             inputs: further fields of `AdvantageInputs` that the estimators need (Any: each has its own type). A
                 `RewardTable`, one row per sample, is shaped like the rewards: a baseline in the unit of the scores. A
-                tuple of them, one per column, becomes `[n, columns]`.
+                tuple of them, one per column, becomes `[n, columns]`. And `prompt_weights`: reward -> weight of each
+                row's prompt, `[n]`, for `weights: {kind: adapter}`.
 
         Returns:
             Scores, advantages (float32, zero where unscored) and scalars for the log of every stage.
@@ -81,8 +82,8 @@ class SignalPipeline:
             ValueError: no rows, every weight 0, a reward that the settings name and the table lacks, an input that an
                 estimator needs.
         """
-        prompt_ids = inputs.get("prompt_ids")
-        columns = columns_of(table, group_ids, prompt_ids=prompt_ids, update=update)
+        prompt_ids, inferred = inputs.get("prompt_ids"), inputs.pop("prompt_weights", None)
+        columns = columns_of(table, group_ids, prompt_ids=prompt_ids, update=update, prompt_weights=inferred)
         shaped = self.shaping(columns)
         scores = shaped.scores.to(table.values.dtype)
 

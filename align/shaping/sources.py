@@ -13,12 +13,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from align.config.shaping import (
+    AdapterWeights,
     ConstraintWeights,
     DirectionWeights,
     FixedWeights,
     PromptWeights,
     ScheduledWeights,
 )
+from align.shaping.adapter import anchored
 from align.shaping.directions import unit
 from align.shaping.table import Columns
 from align.shaping.weights import DualVariable, check_prompt_weights, scheduled
@@ -178,6 +180,39 @@ class PerPrompt(Fixed):
         return found
 
 
+class Inferred(Fixed):
+    """Weights of each prompt that a preference adapter has inferred. No gradient, and nothing to keep: they follow from
+    the prompt."""
+
+    changes = True
+
+    def __init__(self, config: AdapterWeights) -> None:
+        super().__init__(FixedWeights())
+        self.config = config
+
+    def weights(self, columns: Columns) -> Float[Tensor, "n k"]:
+        """Weights of each row; the same for all rows of a prompt.
+
+        Raises:
+            ValueError: nobody has inferred them, they are of other rewards than those that have a weight, or they
+                differ within a prompt.
+        """
+        trained = columns.given != 0
+        names = [name for name, kept in zip(columns.names, trained.tolist(), strict=True) if kept]
+        inferred = columns.prompt_weights
+        if inferred is None or set(inferred) != set(names):
+            found = "none" if inferred is None else ", ".join(inferred)
+            raise ValueError(
+                f"`pipeline.weights` expects inferred weights of {', '.join(names)} for each row (`prompt_weights`), "
+                f"found {found}."
+            )
+        learned = torch.stack([inferred[name].detach().double() for name in names], dim=1)
+        found = torch.zeros_like(columns.raw)
+        found[:, trained] = anchored(learned, columns.given[trained], self.config.anchor)
+        check_prompt_weights(found, columns.ids)
+        return found
+
+
 def _refuse_doubles(names: Iterable[str]) -> None:
     listed = list(names)
     if not listed or len(set(listed)) < len(listed):
@@ -191,4 +226,5 @@ SOURCES: dict[type, Callable[[Any], Fixed]] = {  # Any: each source has its own 
     DirectionWeights: Direction,
     ConstraintWeights: Constrained,
     PromptWeights: PerPrompt,
+    AdapterWeights: Inferred,
 }

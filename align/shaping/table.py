@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,7 @@ class Columns:
         ids: group of each row.
         prompts: number of each row's prompt that is the same in every step.
         update: whether running statistics may take these rows in (false in evaluation).
+        prompt_weights: reward -> weight of each row's prompt, where something infers weights from prompts.
     """
 
     names: tuple[str, ...]
@@ -33,6 +34,7 @@ class Columns:
     ids: Int[Tensor, "n"]
     prompts: Int[Tensor, "n"]
     update: bool = True
+    prompt_weights: Mapping[str, Float[Tensor, "n"]] | None = None
 
     def position(self, name: str) -> int:
         """Column of a reward.
@@ -60,7 +62,12 @@ class Columns:
 
 
 def columns_of(
-    table: RewardTable, group_ids: Int[Tensor, "n"], *, prompt_ids: Int[Tensor, "n"] | None = None, update: bool = True
+    table: RewardTable,
+    group_ids: Int[Tensor, "n"],
+    *,
+    prompt_ids: Int[Tensor, "n"] | None = None,
+    update: bool = True,
+    prompt_weights: Mapping[str, Tensor] | None = None,
 ) -> Columns:
     """The table, checked. Without `prompt_ids` the groups are the prompts.
 
@@ -82,6 +89,7 @@ def columns_of(
         ids=group_ids,
         prompts=group_ids if prompt_ids is None else prompt_ids,
         update=update,
+        prompt_weights=prompt_weights,
     )
 
 

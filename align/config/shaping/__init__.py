@@ -44,6 +44,7 @@ from align.config.shaping.transforms import (
     ZScore,
 )
 from align.config.shaping.weights import (
+    AdapterWeights,
     ColumnWeight,
     Component,
     Constraint,
@@ -57,6 +58,7 @@ from align.config.shaping.weights import (
 )
 
 __all__ = [
+    "AdapterWeights",
     "Affine",
     "Chebyshev",
     "Clip",

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from align.config.numbers import Count, NonNegativeFloat, PositiveFloat, PositiveInt
+from align.config.numbers import Count, NonNegativeFloat, PositiveFloat, PositiveInt, Share
+from align.config.paths import FilePath
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,20 @@ class PromptWeights:
     """One per reward that counts."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class AdapterWeights:
+    """Weights of each prompt, inferred by a trained preference adapter (PRO, arXiv:2511.10656). It must have been
+    trained for exactly the rewards that have a weight here."""
+
+    kind: Literal["adapter"] = "adapter"
+    """Selects this source of weights."""
+    path: FilePath
+    """The adapter: a folder with adapter.json, or the run folder that trained it."""
+    anchor: Share = 0.0
+    """Share of your own weights (`rewards.N.weight`, divided by their sum) that is mixed in; 1 = yours alone."""
+
+
 Weights = Annotated[
-    FixedWeights | ScheduledWeights | DirectionWeights | ConstraintWeights | PromptWeights,
+    FixedWeights | ScheduledWeights | DirectionWeights | ConstraintWeights | PromptWeights | AdapterWeights,
     Field(discriminator="kind"),
 ]

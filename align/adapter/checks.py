@@ -1,0 +1,88 @@
+"""Contradictions in the settings of an adapter's run, found before anything heavy is imported. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+from align.adapter.config import AdapterRun
+from align.adapter.rows import PreferredRows, read_rows
+from align.config import checks as shared
+from align.config import shipped
+from align.config.errors import Problem
+from align.encoders.load import encoder_problem
+from align.errors import AlignError
+
+
+def contradictions(config: AdapterRun, processes: int = 1) -> Iterator[Problem]:
+    """Every contradiction of a run.
+
+    Args:
+        config: its settings.
+        processes: how many processes it will run on.
+    """
+    return chain(
+        _check_recipe(config),
+        _check_objectives(config),
+        _check_encoder(config),
+        _check_data(config, processes),
+        _check_training(config),
+        shared.check_optimizer(config.optimizer, config.training),
+        shared.check_output(config.output),
+    )
+
+
+def _check_recipe(config: AdapterRun) -> Iterator[Problem]:
+    if config.recipe is not None and shipped.find(config.recipe) is None:
+        way_out = f"Leave it out, or name one of {', '.join(shipped.names())}."
+        yield Problem(keys=("recipe",), message=f"there is no shipped config `{config.recipe}`.", way_out=way_out)
+
+
+def _check_objectives(config: AdapterRun) -> Iterator[Problem]:
+    names = config.objectives
+    if len(names) < 2 or len(set(names)) < len(names):
+        yield Problem(
+            keys=("objectives",),
+            message=f"`objectives` expects two or more different rewards, found {', '.join(names) or 'none'}.",
+            way_out="Name the columns of the file, for example `objectives: [helpfulness, harmlessness]`.",
+        )
+
+
+def _check_encoder(config: AdapterRun) -> Iterator[Problem]:
+    problem = encoder_problem(config.encoder)
+    if problem is not None:
+        yield Problem(keys=("encoder",), message=f"`encoder`: {problem[0]}", way_out=problem[1])
+
+
+def _check_data(config: AdapterRun, processes: int) -> Iterator[Problem]:
+    if len(config.objectives) < 2:
+        return
+    train = _read("data.train", config.data.train, config)
+    heldout = None if config.data.heldout is None else _read("data.heldout", config.data.heldout, config)
+    yield from (found for found in (train, heldout) if isinstance(found, Problem))
+    if isinstance(train, Problem):
+        return
+    yield from shared.check_updates(min(config.data.prompts_per_step, len(train)), config.training, processes)
+    distinct = len(set(train.prompts))
+    if config.data.heldout is None and config.data.heldout_share > 0 and distinct < 2:
+        yield Problem(
+            keys=("data.train", "data.heldout_share"),
+            message=f"{config.data.train} has {distinct} prompt, so none can be set aside.",
+            way_out="Add prompts, name a file in `data.heldout`, or set `data.heldout_share: 0`.",
+        )
+
+
+def _read(key: str, source: str, config: AdapterRun) -> PreferredRows | Problem:
+    try:
+        return read_rows(source, config.objectives, rejected=config.target.contrastive)
+    except AlignError as error:
+        return Problem(keys=(key, "objectives"), message=f"`{key}`: {error.message}", way_out=error.way_out)
+
+
+def _check_training(config: AdapterRun) -> Iterator[Problem]:
+    """Settings of large networks."""
+    for name in ("gradient_checkpointing", "compile"):
+        if getattr(config.training, name):
+            key = f"training.{name}"
+            message = f"`{key}` is on; an adapter of two layers has nothing to gain from it."
+            yield Problem(keys=(key,), message=message, way_out="Leave it out.")
