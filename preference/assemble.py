@@ -13,21 +13,34 @@ from align.engine.batching import micro_cuts
 from align.engine.hooks import Hooks
 from align.heldout import write_record
 from align.rewards.scorer import Scorer
+from preference.adpa_method import Adpa
 from preference.arithmetic import precomputes
-from preference.config import DpoConfig, GenerationConfig, PreferenceRun, SftConfig, SimpoConfig
+from preference.config import (
+    AdpaConfig,
+    DckdConfig,
+    DpoConfig,
+    GenerationConfig,
+    PreferenceRun,
+    SftConfig,
+    SimpoConfig,
+)
 from preference.data import Texts, read_prompts
+from preference.dckd_method import Dckd
 from preference.dpo import Dpo
 from preference.evaluate import AnswerEvaluator, Evaluator, PairEvaluator
 from preference.evaluate_responses import ResponseEvaluator
 from preference.forward import LayoutPlan, SequenceScorer, plan_layout
 from preference.models.load import load_tokenizer
 from preference.pair_method import PairMethod, PairParts
+from preference.records import TeacherRecords
+from preference.records_header import wanted_header
 from preference.reference import ReferenceCache, complete
 from preference.sampler import PairSampler
 from preference.sft import Sft
 from preference.simpo import Simpo
 from preference.sources import are_pairs, heldout_texts, training_texts
 from preference.stored_pairs import StoredPairs, StoredResponses, annotator_rates
+from preference.student_answers import as_states
 from preference.tokenise import tokenise_pairs, tokenise_prompts, tokenise_responses
 from preference.tokens import TokenPairs
 
@@ -38,7 +51,13 @@ if TYPE_CHECKING:
     from preference.models.language_model import LanguageModel
     from preference.tokens import TokenPrompts, TokenResponses
 
-METHODS: Mapping[type, type[PairMethod]] = {DpoConfig: Dpo, SimpoConfig: Simpo, SftConfig: Sft}
+METHODS: Mapping[type, type[PairMethod]] = {
+    DpoConfig: Dpo,
+    SimpoConfig: Simpo,
+    DckdConfig: Dckd,
+    AdpaConfig: Adpa,
+    SftConfig: Sft,
+}
 """Settings -> method."""
 SAMPLED_BATCHES = 8
 """Micro-batches whose layouts are compared."""
@@ -84,7 +103,7 @@ def read_inputs(config: PreferenceRun) -> Inputs:
     if heldout_ids is not None and config.evaluation.pairs is not None:
         heldout_ids = heldout_ids.select(range(min(config.evaluation.pairs, len(heldout_ids))))
     return Inputs(
-        pairs=_tokenised(train, tokenizer, config),
+        pairs=_training(train, tokenizer, config),
         heldout=heldout_ids,
         prompts=None if asked is None else tokenise_prompts(asked, tokenizer, config.data),
         scorer=scorer,
@@ -93,6 +112,25 @@ def read_inputs(config: PreferenceRun) -> Inputs:
 
 def _tokenised(texts: Texts, tokenizer: Any, config: PreferenceRun) -> TokenPairs | TokenResponses:
     return (tokenise_pairs if are_pairs(texts) else tokenise_responses)(texts, tokenizer, config.data)
+
+
+def _training(texts: Texts, tokenizer: Any, config: PreferenceRun) -> TokenPairs | TokenResponses:
+    """The rows to train on; where the method reads the student's own answers, with these."""
+    tokens = _tokenised(texts, tokenizer, config)
+    return as_states(tokens, config, tokenizer) if isinstance(tokens, TokenPairs) else tokens
+
+
+def training_records(config: PreferenceRun, pairs: TokenPairs | TokenResponses) -> TeacherRecords | None:
+    """What the teachers say of the pairs, None for methods that have none.
+
+    Raises:
+        AlignError: there are no records, they are not complete, or they belong to something else.
+    """
+    algorithm = config.algorithm
+    if not isinstance(algorithm, DckdConfig | AdpaConfig):
+        return None
+    wanted = wanted_header(algorithm, data=pairs.fingerprint(), tokenizer=pairs.tokenizer, pairs=len(pairs))
+    return TeacherRecords.open(Path(algorithm.teacher.records), wanted)
 
 
 def _stored(data: TokenPairs | TokenResponses) -> StoredPairs | StoredResponses:
@@ -152,6 +190,7 @@ class Workshop:
         processes: who shares the work.
         timer: counts the stages.
         cache: folder for stored references; None = in memory only.
+        records: of `training_records`; None to evaluate, or where the method has none.
     """
 
     config: PreferenceRun
@@ -162,6 +201,7 @@ class Workshop:
     processes: Processes
     timer: Callable[[str], Any]
     cache: Path | None
+    records: TeacherRecords | None = None
 
     def method(self) -> PairMethod:
         """The method of the run. A collective; the network is as it was before training."""
@@ -232,7 +272,14 @@ class Workshop:
         dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
         usual = torch.float32 if self.config.model.lora is None else getattr(torch, self.config.model.dtype)
         dtype = dtypes.get(self.config.training.mixed_precision, usual)
-        parts = PairParts(pairs=pairs, sampler=sampler, scorer=self.scorer, policy=self.policy, dtype=dtype)
+        parts = PairParts(
+            pairs=pairs,
+            sampler=sampler,
+            scorer=self.scorer,
+            policy=self.policy,
+            dtype=dtype,
+            records=self.records,
+        )
         return METHODS[type(self.config.algorithm)](self.config.algorithm, parts)
 
 

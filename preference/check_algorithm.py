@@ -7,7 +7,7 @@ from functools import singledispatch
 from typing import Any
 
 from align.config.errors import Problem
-from preference.config import DpoConfig, SimpoConfig
+from preference.config import AdpaConfig, DckdConfig, DpoConfig, SimpoConfig
 from preference.config.losses import LOSS_OPTIONS, Knows
 
 
@@ -40,6 +40,27 @@ def _(algorithm: SimpoConfig) -> Iterator[Problem]:
     if algorithm.label_smoothing > 0 and algorithm.loss == "hinge":
         message = "`hinge` has no use for label_smoothing. Leave it out, or choose sigmoid."
         yield _problem("label_smoothing", message, "loss")
+
+
+@check_algorithm.register
+def _(algorithm: DckdConfig) -> Iterator[Problem]:
+    if algorithm.alpha * (algorithm.chosen_weight + algorithm.rejected_weight) == 0:
+        yield _problem("alpha", "all divergences have weight 0: the teacher has no part. Raise `alpha`, or use `sft`.")
+
+
+@check_algorithm.register
+def _(algorithm: AdpaConfig) -> Iterator[Problem]:
+    if algorithm.gamma == 0:
+        yield _problem("gamma", "gamma is 0, so the teachers have no part in the loss. Raise `gamma`, or use `sft`.")
+    if algorithm.teacher.reference is None and algorithm.teacher.adapter is None:
+        yield _problem(
+            "teacher.reference",
+            "the advantage compares an aligned teacher with itself before its preference training, and only one model "
+            "is named. Set `teacher.adapter` (it is switched off for the reference), or `teacher.reference`.",
+            "teacher.adapter",
+        )
+    if not isinstance(algorithm.clip, str) and not algorithm.clip[0] < algorithm.clip[1]:
+        yield _problem("clip", f"`clip` is a range from low to high, found {list(algorithm.clip)}. Swap the numbers.")
 
 
 def _problem(key: str, sentences: str, *more: str) -> Problem:

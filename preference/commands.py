@@ -22,7 +22,16 @@ from align.errors import AlignError
 from align.heldout import HeldoutRows, write_record
 from align.inspect.plan import print_plan
 from align.report.build import write_report
-from preference.assemble import Inputs, Workshop, keeps_copy, layout_of, make_hooks, read_inputs, record_path
+from preference.assemble import (
+    Inputs,
+    Workshop,
+    keeps_copy,
+    layout_of,
+    make_hooks,
+    read_inputs,
+    record_path,
+    training_records,
+)
 from preference.config import PreferenceRun
 from preference.forward import SequenceScorer
 from preference.models import load_causal_lm
@@ -35,7 +44,7 @@ if TYPE_CHECKING:
     from align.engine.distributed import Processes
     from preference.models.language_model import LanguageModel
 
-__all__ = ["evaluate", "export", "generate", "score", "train"]
+__all__ = ["evaluate", "export", "generate", "score", "teach", "train"]
 
 WEIGHTS = "weights"
 """Folder of a finished run that holds its weights as transformers and peft read them."""
@@ -57,6 +66,7 @@ def train(config: PreferenceRun, *, name: str = "run", resume: Path | None = Non
     """
     with processes_of(config.training) as (accelerator, processes):
         inputs = read_inputs(config)
+        records = training_records(config, inputs.pairs)
         _show_plan(config, inputs, processes)
         folder = open_folder(config.output, name, resume, processes)
         try:
@@ -76,6 +86,7 @@ def train(config: PreferenceRun, *, name: str = "run", resume: Path | None = Non
                 processes=processes,
                 timer=run.timer,
                 cache=_cache(config, folder.path),
+                records=records,
             )
             run.hooks = make_hooks(config, parts.evaluator(), run)
             outcome = train_loop(run, parts.method())
@@ -168,6 +179,22 @@ def export(config: PreferenceRun, **options: object) -> NoReturn:
         "`align export` writes weights of image models.",
         f"A finished run of a language model has them in `{WEIGHTS}/`, as transformers and peft read them.",
     )
+
+
+def teach(config: PreferenceRun) -> Path:
+    """Compute the teacher records that the run will learn from; see `preference.teach`.
+
+    Returns:
+        Their folder.
+    """
+    from align.cli.app import is_main_process
+    from preference.teach import teach as compute
+
+    def say(line: str) -> None:
+        if is_main_process():
+            _console().print(line, soft_wrap=True, markup=False, highlight=False)
+
+    return compute(config, say)
 
 
 def _cache(config: PreferenceRun, folder: Path) -> Path:

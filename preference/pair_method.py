@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from align.engine.adapters import Policy
     from preference.forward import SequenceScorer
     from preference.layout import Layout
+    from preference.records import TeacherRecords
     from preference.sampler import PairSampler
     from preference.stored_pairs import StoredPairs, StoredResponses
 
@@ -46,6 +47,7 @@ class PairParts:
         scorer: the pass of the network.
         policy: the trained network; asked for its reference where none is stored.
         dtype: what the network computes in.
+        records: what the teachers say of the pairs, for methods that learn from them; not needed to evaluate.
     """
 
     pairs: StoredPairs | StoredResponses
@@ -53,6 +55,7 @@ class PairParts:
     scorer: SequenceScorer
     policy: Policy
     dtype: torch.dtype = torch.float32
+    records: TeacherRecords | None = None
 
 
 class PairMethod(ABC):

@@ -18,9 +18,10 @@ from preference.arithmetic import (
     pairs_per_update,
     precomputes,
 )
-from preference.config import DpoConfig, PreferenceRun, SftConfig, SimpoConfig
+from preference.config import AdpaConfig, DckdConfig, DpoConfig, PreferenceRun, SftConfig, SimpoConfig
 from preference.data import Texts
 from preference.memory import Memory, guess_memory
+from preference.plan_teacher import teacher_sections
 from preference.sources import heldout_texts, reads_single_answers, training_texts
 from preference.tables import is_local
 
@@ -40,6 +41,7 @@ def plan(config: PreferenceRun, processes: int = 1) -> Plan:
             Section(title="What is trained", rows=(*_what(config), *_data(config, train))),
             Section(title="Each step", rows=_step(config, processes)),
             Section(title="Network passes for one pair", rows=_passes(config, train)),
+            *teacher_sections(config, train),
             Section(title="The whole run", rows=(*_run(config, train), *_evaluation(config, heldout), _saved(config))),
             Section(title="Memory of one process (a guess)", rows=_memory(config, processes)),
         ),
@@ -92,6 +94,20 @@ def _(algorithm: DpoConfig) -> str:
 def _(algorithm: SimpoConfig) -> str:
     ((name, value),) = algorithm.margin().items()
     return " + ".join([f"{algorithm.loss}, {name} {value:g}", *_supervised(algorithm.sft_weight)])
+
+
+@loss_text.register
+def _(algorithm: DckdConfig) -> str:
+    sides = f"{algorithm.chosen_weight:g} chosen, {algorithm.rejected_weight:g} rejected"
+    divergence = f"{algorithm.alpha:g} KL(teacher || student) on answers ({sides})"
+    return " + ".join([divergence, *_supervised(algorithm.sft_weight)])
+
+
+@loss_text.register
+def _(algorithm: AdpaConfig) -> str:
+    low_high = algorithm.clip if isinstance(algorithm.clip, str) else "{:g} to {:g}".format(*algorithm.clip)
+    advantage = f"-{algorithm.gamma:g} expected advantage of the teachers (clip: {low_high})"
+    return " + ".join([advantage, *_supervised(algorithm.sft_weight)])
 
 
 @loss_text.register

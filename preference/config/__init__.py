@@ -23,10 +23,13 @@ from preference.config.running import (
     TextOptimizerConfig,
     TextTrainingConfig,
 )
+from preference.config.teacher import AdpaConfig, DckdConfig, TeacherConfig, TwoTeachersConfig
 
 __all__ = [
+    "AdpaConfig",
     "Algorithm",
     "CausalLm",
+    "DckdConfig",
     "DpoConfig",
     "EvaluationConfig",
     "GenerationConfig",
@@ -36,10 +39,12 @@ __all__ = [
     "ReferenceConfig",
     "SftConfig",
     "SimpoConfig",
+    "TeacherConfig",
     "TextCheckpointConfig",
     "TextOptimizerConfig",
     "TextTrainingConfig",
     "TokensConfig",
+    "TwoTeachersConfig",
 ]
 
 

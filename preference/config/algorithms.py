@@ -10,6 +10,7 @@ from pydantic import Field
 
 from align.config.numbers import NonNegativeFloat, PositiveFloat, Share
 from preference.config.losses import LOSS_OPTIONS, LossKind
+from preference.config.teacher import AdpaConfig, DckdConfig
 
 LabelSmoothing = Annotated[float, Field(ge=0, le=0.5)]
 """Share of the labels that are taken to be wrong."""
@@ -110,6 +111,6 @@ class SftConfig:
         return False
 
 
-Algorithm = Annotated[DpoConfig | SimpoConfig | SftConfig, Field(discriminator="kind")]
+Algorithm = Annotated[DpoConfig | SimpoConfig | DckdConfig | AdpaConfig | SftConfig, Field(discriminator="kind")]
 SINGLE_ANSWERS = (SftConfig,)
 """Methods whose rows are a prompt with one answer, not a pair."""
