@@ -11,7 +11,10 @@ import sys
 from align.cli import runs  # noqa: F401 - commands register themselves, in the order of the help page
 
 # isort: split
-from align.cli import looks  # noqa: F401
+from align.cli import (
+    looks,  # noqa: F401
+    teach,  # noqa: F401
+)
 from align.cli.app import app, is_main_process
 from align.errors import AlignError
 
