@@ -8,8 +8,9 @@ without them):
     dL/dW    = sum_t [ sum_j g_j s_j onehot(id_j) - (sum_j g_j) p s ] h[t]^T          needs p again
 
 So a frozen head (LoRA) costs two products and nothing is recomputed. A trained head costs three, and a fourth, the
-logits again, for the chunks whose logits did not fit the budget: a small batch keeps them all, which is what plain
-autograd would do. Plain tensor operations on every device, CUDA included.
+logits again, for the chunks whose p s did not fit the budget. What is kept is scaled in place by the backward pass: it
+needs no second tensor of that size; run again over the same graph, it computes them anew. Plain tensor operations on
+every device, CUDA included.
 """
 
 from __future__ import annotations
@@ -47,26 +48,28 @@ class ChunkedLogProbs(torch.autograd.Function):
             # Results stand in tensors made once: small ones in the gaps of freed chunks would break up the memory.
             picked = torch.empty_like(ids, dtype=work.precise)
             norms = torch.empty(len(ids), dtype=work.precise, device=ids.device)
+            totals = torch.empty_like(norms)  # sums of the exponentials
             values = tuple(torch.empty_like(norms) for _ in extras)
             pulls = torch.empty_like(hidden, dtype=work.narrow) if hidden_grad else None
             kept: list[Tensor] = []
             for rows in work.rows():
                 # The first chunks are kept, not any that fit: the backward pass counts them off.
                 room = room - work.size(rows) if room >= work.size(rows) else -1
-                logits = work.logits(rows, keep=room >= 0)
-                if room >= 0:
-                    kept.append(logits)
+                logits = work.logits(rows)
                 highest = logits.amax(dim=1)
-                weights = work.exponentials(logits, highest)
-                total = weights.sum(dim=1)
-                norms[rows] = highest + total.log()
+                weights = work.exponentials(logits, highest, keep=room >= 0)
+                totals[rows] = weights.sum(dim=1)
+                norms[rows] = highest + totals[rows].log()
                 picked[rows] = logits.gather(1, ids[rows])
                 for value, extra in zip(values, extras):
                     value[rows] = extra(logits, norms[rows])
+                if room >= 0:
+                    kept.append(work.sloped(weights, logits))
                 if pulls is not None:
-                    pulls[rows] = (work.sloped(weights, logits).to(work.narrow) @ work.matrix) / total[:, None]
-        ctx.save_for_backward(hidden, weight, bias, ids, norms, slope_of(picked, head), pulls, *kept)
-        ctx.head, ctx.budget, ctx.narrow = head, budget, work.narrow
+                    sloped = weights if room >= 0 else work.sloped(weights, logits)
+                    pulls[rows] = (sloped.to(work.narrow) @ work.matrix) / totals[rows, None]
+        ctx.save_for_backward(hidden, weight, bias, ids, norms, totals, slope_of(picked, head), pulls)
+        ctx.head, ctx.budget, ctx.narrow, ctx.kept = head, budget, work.narrow, kept
         ctx.mark_non_differentiable(*values)
         return picked - norms[:, None], *values
 
@@ -76,7 +79,7 @@ class ChunkedLogProbs(torch.autograd.Function):
         ctx: Any, *gradients: Tensor
     ) -> tuple[Tensor | None, ...]:
         """Gradients of hidden states, weight and bias."""
-        hidden, weight, bias, ids, norms, slopes, pulls, *kept = ctx.saved_tensors
+        hidden, weight, bias, ids, norms, totals, slopes, pulls = ctx.saved_tensors
         total, at_ids = gradients[0].sum(dim=1), gradients[0] * slopes
         d_hidden, d_weight, d_bias = None, None, None
         with torch.autocast(hidden.device.type, enabled=False):
@@ -88,7 +91,7 @@ class ChunkedLogProbs(torch.autograd.Function):
             if bias is not None and ctx.needs_input_grad[2]:
                 d_bias = torch.zeros_like(bias, dtype=work.precise)
             if d_weight is not None or d_bias is not None:
-                _add_head_gradients(work, ids, norms, at_ids, total, kept, d_weight, d_bias)
+                _add_head_gradients(work, ids, norms, at_ids, total, (totals, ctx.kept), d_weight, d_bias)
         return (
             d_hidden,
             None if d_weight is None else d_weight.to(weight.dtype),
@@ -133,17 +136,14 @@ class _Chunks:
         return chunks(len(self.states), self.count)
 
     def size(self, rows: slice) -> int:
-        """Bytes of the logits of a chunk."""
+        """Bytes of the logits of a chunk, or of their exponentials."""
         return (rows.stop - rows.start) * len(self.matrix) * self.precise.itemsize
 
-    def logits(self, rows: slice, keep: bool = False) -> Float[Tensor, "c v"]:
-        """Logits of a chunk; in the buffer, or in a tensor of their own if they are kept."""
+    def logits(self, rows: slice) -> Float[Tensor, "c v"]:
+        """Logits of a chunk, in a buffer."""
         states = self.states[rows]
-        if keep:
-            out = self._buffer(len(states))
-        else:
-            self._logits = self._buffer(self.count) if self._logits is None else self._logits
-            out = self._logits[: len(states)]
+        self._logits = self._buffer(self.count) if self._logits is None else self._logits
+        out = self._logits[: len(states)]
         if self.narrow == self.precise:
             torch.mm(states, self.matrix.T, out=out)
         else:
@@ -152,8 +152,12 @@ class _Chunks:
             out.add_(self.bias)
         return finish_(out, self.head.scale, self.head.softcap)
 
-    def exponentials(self, logits: Float[Tensor, "c v"], shift: Float[Tensor, "c"]) -> Float[Tensor, "c v"]:
-        """exp(z - shift), in the other buffer."""
+    def exponentials(
+        self, logits: Float[Tensor, "c v"], shift: Float[Tensor, "c"], keep: bool = False
+    ) -> Float[Tensor, "c v"]:
+        """exp(z - shift), in the other buffer, or in a tensor of their own if they are kept."""
+        if keep:
+            return torch.sub(logits, shift[:, None]).exp_()
         if self._exponentials is None:
             self._exponentials = self._buffer(self.count)
         return torch.sub(logits, shift[:, None], out=self._exponentials[: len(logits)]).exp_()
@@ -191,14 +195,21 @@ def _add_head_gradients(
     norms: Tensor,
     at_ids: Tensor,
     total: Tensor,
-    kept: list[Tensor],
+    stored: tuple[Tensor, list[Tensor]],
     d_weight: Tensor | None,
     d_bias: Tensor | None,
 ) -> None:
-    """Adds the gradients of weight and bias chunk by chunk, in float32 or better."""
-    for number, rows in enumerate(work.rows()):
-        logits = kept[number] if number < len(kept) else work.logits(rows)
-        push = work.sloped(work.exponentials(logits, norms[rows]), logits).mul_(-total[rows, None])
+    """Adds the gradients of weight and bias chunk by chunk, in float32 or better.
+
+    `stored`: sums of each token's exponentials, and the sloped exponentials of the first chunks, which are used up.
+    """
+    sums, kept = stored
+    for rows in work.rows():
+        if kept:
+            push = kept.pop(0).mul_((-total[rows] / sums[rows])[:, None])
+        else:
+            logits = work.logits(rows)
+            push = work.sloped(work.exponentials(logits, norms[rows]), logits).mul_(-total[rows, None])
         push.scatter_add_(1, ids[rows], at_ids[rows])
         if d_bias is not None:
             d_bias += push.sum(dim=0)
