@@ -84,3 +84,17 @@ def _sorted_places(values: Tensor, group_ids: Tensor) -> tuple[Tensor, Tensor, T
 def _position_in_group(codes: Tensor, count: Tensor) -> Tensor:
     start = count.cumsum(0) - count
     return torch.arange(len(codes), device=codes.device) - start[codes]
+
+
+def spearman(first: Float[Tensor, "n"], second: Float[Tensor, "n"]) -> Float[Tensor, ""]:
+    """Rank correlation of two columns over the rows that have both: Pearson's, of ranks with ties shared.
+
+    Returns:
+        float64 in [-1, 1]; NaN where a column is constant or fewer than two rows have both.
+    """
+    both = ~(first.isnan() | second.isnan())
+    one_group = torch.zeros(int(both.sum()), dtype=torch.int64, device=first.device)
+    ranks = [group_rank(column[both], one_group) for column in (first, second)]
+    a, b = (column - column.mean() if len(column) else column for column in ranks)
+    scale = (a.square().sum() * b.square().sum()).sqrt()
+    return torch.where(scale > 0, (a * b).sum() / scale.clamp(min=torch.finfo(torch.float64).tiny), torch.nan)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from align.order import group_median, group_quantile, group_rank
+from align.order import group_median, group_quantile, group_rank, spearman
 
 NAN = math.nan
 
@@ -48,3 +48,20 @@ def test_empty_and_mistakes():
     assert group_quantile(*nothing, 0.5).shape == (0,)
     with pytest.raises(ValueError, match="`q` must be between 0 and 1, found 2"):
         group_quantile(*nothing, 2.0)
+
+
+class TestSpearman:
+    def test_by_hand(self):
+        """Ranks 1, 2, 3, 4 against 1, 2.5, 2.5, 4; centred, their product is 4.5, their squares 5 and 4.5."""
+        found = spearman(torch.tensor([1.0, 2.0, 3.0, 10.0]), torch.tensor([0.0, 5.0, 5.0, 6.0]))
+        assert found.item() == pytest.approx(4.5 / (5 * 4.5) ** 0.5)
+
+    def test_rows_with_a_gap_are_left_out_and_monotone_maps_change_nothing(self):
+        a = torch.tensor([3.0, 1.0, math.nan, 2.0, 0.0])
+        b = torch.tensor([1.0, 3.0, 9.0, math.nan, 4.0])
+        assert spearman(a, b).item() == pytest.approx(-1.0)
+        assert spearman(a.exp(), b**3).item() == pytest.approx(-1.0)
+
+    def test_a_constant_has_none(self):
+        assert spearman(torch.ones(3), torch.arange(3.0)).isnan()
+        assert spearman(torch.ones(0), torch.ones(0)).isnan()
