@@ -38,6 +38,7 @@ install_import_hook(
         "preference.layout",
         "preference.ranking",
         "preference.teacher",
+        "preference.reward_models",
         "preference.adpa",
         "preference.dckd",
     ],

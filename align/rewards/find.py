@@ -26,6 +26,8 @@ BUILT_IN = {
     "aesthetic": "align.rewards.aesthetic:AestheticScore",
     "ocr": "align.rewards.ocr:OcrScore",
     "http": "align.rewards.http:HttpScore",
+    # Named, not imported: what a reward model reads is the language branch's business.
+    "reward_model": "preference.reward_models.scorer:RewardModelScore",
 }
 """Name -> place. `python -m align.rewards.table` lists them with what they measure."""
 

@@ -61,7 +61,8 @@ class TestFound:
 
     @pytest.mark.parametrize("name", [name for name in BUILT_IN if name not in IMAGE])
     def test_built_in_class_is_made_without_loading_anything(self, name):
-        options = {"url": "http://localhost:9/"} if name == "http" else {}
+        needed = {"http": {"url": "http://localhost:9/"}, "reward_model": {"path": "owner/name"}}
+        options = needed.get(name, {})
         reward = load_reward(RewardConfig(function=name, options=options))
         assert reward.name == name
         assert isinstance(reward.function, find_function(name))
