@@ -132,19 +132,19 @@ class TeacherRecords:
         Raises:
             AlignError: the labels are not those that the teacher has read.
         """
-        names = ("labels", *KINDS[self.header.kind])
-        found: dict[str, list[Tensor]] = {name: [] for name in names}
-        for row in rows.tolist():
-            file, start = self._files[int(self._file[row])], int(self._start[row])
-            for name in names:
-                found[name].append(file.get_slice(name)[start : start + int(self._length[row])])
-        tensors = {name: torch.cat(parts) for name, parts in found.items()}
+        names, places = ("labels", *KINDS[self.header.kind]), rows.tolist()
+        tensors = {name: torch.cat([self._tokens(row, name) for row in places]) for name in names}
         if not torch.equal(tensors.pop("labels").long(), labels.cpu()):
             raise AlignError(
                 f"labels: the teacher records in {self.folder} are of other tokens than those of this run's pairs.",
                 "Run `align teach` with this config and another `algorithm.teacher.records`.",
             )
         return {name: value.long() if name == "ids" else value.float() for name, value in tensors.items()}
+
+    def _tokens(self, row: int, name: str) -> Tensor:
+        """What a tensor has of a pair."""
+        start = int(self._start[row])
+        return self._files[int(self._file[row])].get_slice(name)[start : start + int(self._length[row])]
 
     def _index(self, path: Path) -> None:
         try:

@@ -75,7 +75,7 @@ def teach(config: PreferenceRun, say: Say) -> Path:
             reference_weights=teachers.reference_weights,
         )
         _announce(folder, header, processes)
-        writer = _Writer(folder, header, algorithm.teacher, teachers, pairs)
+        writer = RecordWriter(folder, header, algorithm.teacher, teachers, pairs)
         writer.run(processes, say)
         processes.barrier()
         if processes.is_main:
@@ -108,7 +108,7 @@ class _Progress:
         self.say(f"{self.done:,} of {self.total:,} pairs of this process")
 
 
-class _Writer:
+class RecordWriter:
     """Computes and writes what is missing.
 
     Args:
