@@ -15,7 +15,9 @@ Conversation = list[dict[str, str]]
 SYSTEM_SHARE = 0.3
 """Share of the conversations that begin with a system turn."""
 QUESTIONS = 6
-"""Most questions in a conversation."""
+"""Most questions in a conversation of any style."""
+DRILLED = 9
+"""Questions in a conversation that only drills reading: all different, the answers short."""
 
 SYSTEM_TEXTS = (
     "You are a helpful assistant.",
@@ -35,7 +37,7 @@ def system_text(rng: random.Random) -> str:
 
 
 def draw(rng: random.Random, *, wrong_answers: bool) -> Conversation:
-    """A random conversation. Its answers have one style, or a new one each.
+    """A random conversation, each answer in a style of its own.
 
     Args:
         rng: of the draws.
@@ -45,11 +47,28 @@ def draw(rng: random.Random, *, wrong_answers: bool) -> Conversation:
     turns = [{"role": "system", "content": system_text(rng)}] if rng.random() < SYSTEM_SHARE else []
     asked = [world.draw_question(scene, rng) for _ in range(rng.randint(1, QUESTIONS))]
     for place, question in enumerate(asked):
-        text = question.text() if place else world.prompt(scene, question)
         given = slips.told(scene, question, rng, slips=wrong_answers)
         said = wording.say(scene, question, given, wording.draw_style(rng), rng)
-        turns += [{"role": "user", "content": text}, {"role": "assistant", "content": said}]
+        turns += _exchange(scene, question, said, first=place == 0)
     return turns
+
+
+def drill(rng: random.Random) -> Conversation:
+    """A random conversation that is nearly all reading: many different questions, true and mostly bare answers."""
+    scene = world.draw_scene(rng, heldout=False)
+    every = [world.Question(kind, about) for kind in world.CLASSES for about in world.askable(scene, kind)]
+    turns: Conversation = []
+    for question in rng.sample(every, min(DRILLED, len(every))):
+        style = wording.Style("terse" if rng.random() < 0.7 else "plain", "neutral")
+        said = wording.say(scene, question, world.answer(scene, question), style, rng)
+        turns += _exchange(scene, question, said, first=not turns)
+    return turns
+
+
+def _exchange(scene: world.Scene, question: world.Question, said: str, *, first: bool) -> Conversation:
+    """A question and its answer; the scene stands before the first question only."""
+    text = world.prompt(scene, question) if first else question.text()
+    return [{"role": "user", "content": text}, {"role": "assistant", "content": said}]
 
 
 def tokenizer_texts(count: int, seed: int) -> list[str]:

@@ -1,13 +1,13 @@
 """Make the embedded language model. Stages, each starting from the files that the one before left in RUN:
 
-    python -m preference.tiny.train truth  --run RUN --minutes 14
-    python -m preference.tiny.train slips  --run RUN --minutes 4
-    python -m preference.tiny.train export --run RUN      (writes preference/tiny/model and the log)
-    python -m preference.tiny.own_answers                 (writes preference/tiny/pairs)
+    python -m preference.tiny.train reading --run RUN --minutes 12
+    python -m preference.tiny.train slips   --run RUN --minutes 4 --start reading
+    python -m preference.tiny.train export  --run RUN --start slips     (writes preference/tiny/model and the log)
+    python -m preference.tiny.own_answers                               (writes preference/tiny/pairs)
 
-True answers first, to learn to read; then some wrong ones, to become unreliable as real models are (see `slips`). RUN
-holds weights and `log.jsonl`; it does not belong in the repository. Seeds are fixed, but a time budget ends at another
-step on another machine.
+Reading first: true, mostly bare answers to many questions about each scene. Then all styles, with some wrong answers,
+to become unreliable as real models are (see `slips`). RUN holds weights and `log.jsonl`; it does not belong in the
+repository. Minutes are of processor time; seeds are fixed, but a time budget ends at another step on another machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from preference.tiny import build, conversations, model_path
-from preference.tiny.train_model import Log, Plan, train
+from preference.tiny.train_model import TEXTS, Log, Plan, train
 
 TOKENIZER_CONVERSATIONS = 4000
 LOG_PATH = Path(__file__).resolve().parent / "training_log.jsonl"
@@ -44,40 +44,34 @@ def new_tokenizer() -> Any:
     return build.tokenizer(conversations.tokenizer_texts(TOKENIZER_CONVERSATIONS, seed=0))
 
 
-def truth_stage(options: argparse.Namespace) -> None:
-    """Random weights -> a model that has met true answers only."""
-    _train(options, wrong_answers=False, start=None)
-
-
-def slips_stage(options: argparse.Namespace) -> None:
-    """That model -> one that has also met near misses."""
-    _train(options, wrong_answers=True, start=options.run / "truth.safetensors")
-
-
-def _train(options: argparse.Namespace, *, wrong_answers: bool, start: Path | None) -> None:
+def training_stage(options: argparse.Namespace) -> None:
+    """Train on the texts of a stage, from the weights of another one or from random ones."""
     tokenizer = new_tokenizer()
     network = build.network(tokenizer)
-    if start is not None:
-        network.load_state_dict(load_file(start), strict=False)  # the tied head is not in the file
-    # The second stage reads other texts than the first, and moves half as fast.
-    speed = 0.5 if wrong_answers else 1.0
+    if options.start is not None:
+        _load(network, options.run / f"{options.start}.safetensors")
     plan = Plan(
         minutes=options.minutes,
-        wrong_answers=wrong_answers,
+        stage=options.stage,
         batch_size=options.batch_size,
-        learning_rate=speed * options.learning_rate,
-        matrix_learning_rate=speed * options.matrix_learning_rate,
-        seed=1 + wrong_answers,
+        learning_rate=options.learning_rate,
+        matrix_learning_rate=options.matrix_learning_rate,
+        seed=1 + list(TEXTS).index(options.stage),
     )
-    weights = train(tokenizer, network, plan, logger(options.run / "log.jsonl"))
-    save_file(weights, options.run / f"{'slips' if wrong_answers else 'truth'}.safetensors")
+    path = options.run / f"{options.stage}.safetensors"
+    train(tokenizer, network, plan, logger(options.run / "log.jsonl"), lambda weights: save_file(weights, path))
+
+
+def _load(network: Any, path: Path) -> None:
+    """Weights of a stage; the head shares the embedding's and is not in the file."""
+    network.load_state_dict(load_file(path), strict=False)
 
 
 def export_stage(options: argparse.Namespace) -> None:
     """Write the model's folder in float16, and the log beside it."""
     tokenizer = new_tokenizer()
     network = build.network(tokenizer)
-    network.load_state_dict(load_file(options.run / f"{options.weights}.safetensors"), strict=False)
+    _load(network, options.run / f"{options.start}.safetensors")
     network.generation_config.eos_token_id = tokenizer.eos_token_id
     network.half().save_pretrained(options.to)
     tokenizer.save_pretrained(options.to)
@@ -85,7 +79,7 @@ def export_stage(options: argparse.Namespace) -> None:
         LOG_PATH.write_text((options.run / "log.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
 
 
-STAGES = {"truth": truth_stage, "slips": slips_stage, "export": export_stage}
+STAGES = {**dict.fromkeys(TEXTS, training_stage), "export": export_stage}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -94,9 +88,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("stage", choices=list(STAGES))
     parser.add_argument("--run", type=Path, required=True, help="folder of weights and the log")
     parser.add_argument("--to", type=Path, default=model_path(), help="export: the folder of the model")
-    parser.add_argument("--weights", default="slips", choices=["truth", "slips"], help="export: of which stage")
+    parser.add_argument("--start", choices=list(TEXTS), help="the stage whose weights are taken; none = random ones")
     parser.add_argument("--minutes", type=float, default=14.0, help="time budget, which the learning rate follows")
-    parser.add_argument("--batch-size", type=int, default=32, help="conversations per step")
+    parser.add_argument("--batch-size", type=int, default=16, help="conversations per step")
     parser.add_argument("--learning-rate", type=float, default=3e-3, help="of AdamW")
     parser.add_argument("--matrix-learning-rate", type=float, default=6e-3, help="of Muon, in AdamW's scale")
     parser.add_argument("--threads", type=int, default=1)

@@ -2,11 +2,8 @@
 
     loss = - mean over answer tokens (end tokens included) of log p(token | everything before it)
 
-Matrices inside the layers are trained by Muon, everything else by AdamW. The learning rate follows the used share of
-the budget: warm-up, plateau, linear decay to zero. The result is an average of the weights (EMA).
-
-References:
-    Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
+Matrices inside the layers are trained by Muon (`muon`), everything else by AdamW. The learning rate follows the used
+share of the budget: warm-up, plateau, linear decay to zero. The result is an average of the weights (EMA).
 """
 
 from __future__ import annotations
@@ -22,6 +19,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from preference.tiny import build, conversations
+from preference.tiny.muon import Muon
 
 EMA_DECAY = 0.995
 WARM_UP = 0.03
@@ -30,6 +28,14 @@ POOL = 16
 """Batches that are drawn together and cut by length, so that little is padding."""
 
 Log = Callable[[dict[str, object]], None]
+Save = Callable[[dict[str, Tensor]], None]
+
+TEXTS: dict[str, Callable[[random.Random], conversations.Conversation]] = {
+    "reading": conversations.drill,
+    "truth": lambda rng: conversations.draw(rng, wrong_answers=False),
+    "slips": lambda rng: conversations.draw(rng, wrong_answers=True),
+}
+"""Training texts of each stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,21 +44,23 @@ class Plan:
 
     Attributes:
         minutes: budget of processor time, which the learning rate follows; a busy machine does not shorten it.
-        wrong_answers: whether the texts have near misses among their answers.
+        stage: which texts, a key of `TEXTS`.
         batch_size: conversations of a step.
         learning_rate: AdamW's.
         matrix_learning_rate: Muon's, in AdamW's scale.
         seed: of the texts.
         log_every: steps between rows of the log.
+        save_every: steps between snapshots of the averaged weights.
     """
 
     minutes: float
-    wrong_answers: bool
-    batch_size: int = 32
+    stage: str
+    batch_size: int = 16
     learning_rate: float = 3e-3
     matrix_learning_rate: float = 6e-3
     seed: int = 0
-    log_every: int = 50
+    log_every: int = 25
+    save_every: int = 50
 
 
 def learning_rate_factor(progress: float) -> float:
@@ -70,7 +78,7 @@ def batches(tokenizer: Any, plan: Plan) -> Iterator[Int[Tensor, "b t"]]:
     """Token ids of random conversations without end, filled up behind with the padding token."""
     rng = random.Random(plan.seed)
     while True:
-        drawn = [conversations.draw(rng, wrong_answers=plan.wrong_answers) for _ in range(POOL * plan.batch_size)]
+        drawn = [TEXTS[plan.stage](rng) for _ in range(POOL * plan.batch_size)]
         texts = tokenizer.apply_chat_template(drawn, tokenize=False)
         rows = sorted(tokenizer(texts, add_special_tokens=False)["input_ids"], key=len)
         starts = list(range(0, len(rows), plan.batch_size))
@@ -110,9 +118,7 @@ class Trainer:
         matrices = [weight for name, weight in named if ".layers." in name and weight.ndim == 2]
         others = [weight for name, weight in named if not (".layers." in name and weight.ndim == 2)]
         self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.Muon(
-                matrices, lr=plan.matrix_learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw", ns_steps=4
-            ),
+            Muon(matrices, lr=plan.matrix_learning_rate),
             torch.optim.AdamW(others, lr=plan.learning_rate, betas=(0.9, 0.95), weight_decay=0.0),
         ]
         self.rates = [group["lr"] for optimizer in self.optimizers for group in optimizer.param_groups]
@@ -143,17 +149,17 @@ class Trainer:
         return {"loss": loss.item(), "grad_norm": norm.item()}
 
 
-def train(tokenizer: Any, network: nn.Module, plan: Plan, log: Log) -> dict[str, Tensor]:
-    """Train until the time is used; returns the averaged weights by name.
+def train(tokenizer: Any, network: nn.Module, plan: Plan, log: Log, save: Save) -> None:
+    """Train until the time is used.
 
     Args:
         tokenizer: of `build.tokenizer`.
         network: of `build.network`; its weights are changed.
         plan: the stage.
         log: gets a row now and then.
+        save: gets the averaged weights by name, now and then and at the end; a run may be ended early.
     """
     trainer = Trainer(tokenizer, network, plan)
-    stage = "slips" if plan.wrong_answers else "truth"
     start = time.process_time()
     for ids in batches(tokenizer, plan):
         minutes = (time.process_time() - start) / 60
@@ -161,6 +167,8 @@ def train(tokenizer: Any, network: nn.Module, plan: Plan, log: Log) -> dict[str,
             break
         measured = trainer.update(ids, minutes / plan.minutes)
         if trainer.step % plan.log_every == 0:
-            log({"stage": stage, "step": trainer.step, "minutes": minutes, **measured})
-    log({"stage": stage, "step": trainer.step, "minutes": plan.minutes, "finished": True})
-    return trainer.ema
+            log({"stage": plan.stage, "step": trainer.step, "minutes": minutes, **measured})
+        if trainer.step % plan.save_every == 0:
+            save(trainer.ema)
+    log({"stage": plan.stage, "step": trainer.step, "minutes": plan.minutes, "finished": True})
+    save(trainer.ema)

@@ -28,7 +28,7 @@ def tokenizer():
 
 
 def test_steps_on_one_batch_lower_its_loss(tokenizer) -> None:
-    plan = Plan(minutes=1, wrong_answers=False, batch_size=4)
+    plan = Plan(minutes=1, stage="truth", batch_size=4)
     trainer = Trainer(tokenizer, build.network(tokenizer), plan)
     ids = next(train_model.batches(tokenizer, plan))
     assert len(ids) == 4
@@ -39,7 +39,7 @@ def test_steps_on_one_batch_lower_its_loss(tokenizer) -> None:
 
 def test_the_loss_is_the_mean_over_answer_tokens_worked_slowly(tokenizer) -> None:
     """One conversation at a time, one token at a time, from the network's own logits."""
-    plan = Plan(minutes=1, wrong_answers=True, batch_size=3)
+    plan = Plan(minutes=1, stage="slips", batch_size=3)
     network = build.network(tokenizer).double()
     ids = next(train_model.batches(tokenizer, plan))
     total, count = 0.0, 0
@@ -55,7 +55,7 @@ def test_the_loss_is_the_mean_over_answer_tokens_worked_slowly(tokenizer) -> Non
 
 def test_texts_follow_the_seed(tokenizer) -> None:
     first, again, other = (
-        next(train_model.batches(tokenizer, Plan(minutes=1, wrong_answers=False, batch_size=4, seed=seed)))
+        next(train_model.batches(tokenizer, Plan(minutes=1, stage="truth", batch_size=4, seed=seed)))
         for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
@@ -68,11 +68,12 @@ def test_the_whole_walk_in_seconds(tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr(train, "TOKENIZER_CONVERSATIONS", 100)
     run, folder = tmp_path / "run", tmp_path / "model"
-    for stage in ("truth", "slips"):
-        train.main([stage, "--run", str(run), "--minutes", "0.005", "--batch-size", "2"])
-    train.main(["export", "--run", str(run), "--to", str(folder)])
+    short = ["--run", str(run), "--minutes", "0.005", "--batch-size", "2"]
+    train.main(["reading", *short])
+    train.main(["slips", *short, "--start", "reading"])
+    train.main(["export", "--run", str(run), "--start", "slips", "--to", str(folder)])
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    assert [row["stage"] for row in log if row.get("finished")] == ["truth", "slips"]
+    assert [row["stage"] for row in log if row.get("finished")] == ["reading", "slips"]
     network = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     assert network.num_parameters() < 1.5e6
     assert len(transformers.AutoTokenizer.from_pretrained(folder)) == network.config.vocab_size
