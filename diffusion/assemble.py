@@ -41,6 +41,7 @@ from diffusion.loop import Loop
 from diffusion.models.base import DiffusionModel
 from diffusion.nft import Nft
 from diffusion.online_dpo import OnlineDpo
+from diffusion.prompt_encoder import weigher_for
 from diffusion.prompts import PromptSet, read_prompts
 from diffusion.records import write_evaluation, write_strip
 from diffusion.reinforce import Reinforce
@@ -207,6 +208,7 @@ def make_algorithm(config: DiffusionRun, model: DiffusionModel, inputs: Inputs, 
         processes=run.processes,
         timer=run.timer,
         reference=run.policy.reference,
+        weigher=weigher_for(config, model),
     )
     method = ALGORITHMS[type(config.algorithm)]
     more = {"processes": run.processes} if method in ACROSS_PROCESSES else {}

@@ -31,6 +31,7 @@ from diffusion.rollout import Drawn, Recording, SamplerSettings, roll_out
 from diffusion.trajectory import Trajectory
 
 if TYPE_CHECKING:
+    from align.adapter.use import PromptWeigher
     from align.engine.distributed import Processes
     from align.rewards.scorer import Scorer
     from align.shaping.pipeline import SignalPipeline
@@ -144,6 +145,7 @@ class Collector:
         processes: who else collects.
         timer: `timer(stage)` is a context manager.
         reference: inside it the network is the policy from before training, for estimators that compare with it.
+        weigher: weighs prompts, where `pipeline.weights` is an adapter.
     """
 
     def __init__(
@@ -157,11 +159,12 @@ class Collector:
         processes: Processes,
         timer: Callable,
         reference: Callable[[], AbstractContextManager[nn.Module]] | None = None,
+        weigher: PromptWeigher | None = None,
     ) -> None:
         builders_for(pipeline.needs(), providers_for(config))  # what nobody can bring is an error now
         self.config = config
         self.pipeline = pipeline
-        self._model, self._prompts, self._scorer = model, prompts, scorer
+        self._model, self._prompts, self._scorer, self._weigher = model, prompts, scorer, weigher
         self.processes, self._timer = processes, timer
         rollout = config.rollout
         self._settings = SamplerSettings(
@@ -290,9 +293,15 @@ class Collector:
             trajectory=trajectory,
             keys=keys,
             implied=None if trajectory is None else lambda: self._implied(drawing.samples, trajectory, own),
+            prompt_weights=None if self._weigher is None else lambda: self._weighed(rows.prompt_index),
         )
         builders = builders_for(self.pipeline.needs(), providers_for(self.config))
         return {name: build(context) for name, build in builders.items()}
+
+    def _weighed(self, prompt_index: Int[Tensor, "all"]) -> Mapping[str, Float[Tensor, "all"]]:
+        """Reward -> weight of each row's prompt."""
+        assert self._weigher is not None  # for the type checker
+        return self._weigher.by_name(self._prompts.select(prompt_index.tolist()).prompts)
 
     def _implied(self, samples: Samples, trajectory: Trajectory, own: RewardTable) -> tuple[RewardTable, ...]:
         """Rewards on the way, of all rows of the step in global order; a collective.

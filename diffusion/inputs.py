@@ -67,6 +67,7 @@ class StepContext:
         keys: which rows share noise after each step, None where none do.
         implied: rewards of the pictures that the states imply, before the first trained step and after each, one row
             per row of the step; a collective.
+        prompt_weights: reward -> weight of each row's prompt, where an adapter weighs prompts.
     """
 
     step: int
@@ -77,6 +78,7 @@ class StepContext:
     trajectory: Trajectory | None = None
     keys: Tensor | None = None
     implied: Callable[[], tuple[RewardTable, ...]] | None = None
+    prompt_weights: Callable[[], Mapping[str, Tensor]] | None = None
 
     @property
     def trained(self) -> tuple[int, ...]:
@@ -120,12 +122,20 @@ def _done_reward_seq(context: StepContext) -> tuple[RewardTable, ...]:
     return context.implied()
 
 
+def _prompt_weights(context: StepContext) -> Mapping[str, Tensor]:
+    """Every process weighs the prompts of all rows by itself: nothing travels."""
+    if context.prompt_weights is None:
+        raise TypeError("no adapter was loaded to weigh the prompts")
+    return context.prompt_weights()
+
+
 PROVIDERS: Mapping[str, Builder] = {
     "prompt_ids": lambda context: context.prompt_index,
     "step": lambda context: context.step,
     "lengths": _lengths,
     "greedy_rewards": lambda context: context.rescored(GREEDY),
     "reference_rewards": lambda context: context.rescored(REFERENCE),
+    "prompt_weights": _prompt_weights,
 }
 """For every method."""
 ON_A_CHAIN: Mapping[str, Builder] = {

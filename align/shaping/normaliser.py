@@ -61,11 +61,10 @@ class Normaliser:
         return {f"{prefix}{k}": numbers for k, numbers in enumerate(self.numbers)}
 
     @classmethod
-    def from_state(
-        cls, method: str, state: dict[str, Tensor], columns: Sequence[str], prefix: str = "normaliser."
-    ) -> Normaliser:
-        """Inverse of `state_dict` for this many columns."""
-        return cls(method, tuple(state[f"{prefix}{k}"] for k in range(len(columns))))
+    def from_state(cls, method: str, state: Mapping[str, Tensor], prefix: str = "normaliser.") -> Normaliser:
+        """Inverse of `state_dict`; other names in the state are passed over."""
+        columns = sum(name.startswith(prefix) for name in state)
+        return cls(method, tuple(state[f"{prefix}{k}"] for k in range(columns)))
 
 
 Fit = Callable[[Tensor], Tensor]
