@@ -23,6 +23,7 @@ from diffusion.prompt_encoder import ModelEncoder, prompt_vectors, weigher_for
 
 from .models.config import miniature_run
 
+
 @pytest.fixture(autouse=True)
 def fresh_accelerate(monkeypatch):
     from accelerate.state import AcceleratorState, GradientState
