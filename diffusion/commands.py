@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from align.config.checks import reward_name
 from align.config.load import CONFIG_NAME, save_config
 from align.config.shared import RewardConfig
 from align.engine.checkpoint import make_readable
@@ -24,6 +25,7 @@ from align.engine.timers import Timers
 from align.errors import AlignError
 from align.inspect.plan import print_plan
 from align.report.build import write_report
+from diffusion import audit
 from diffusion.assemble import PICTURES, Inputs, make_algorithm, make_evaluator, make_hooks, make_policy, read_inputs
 from diffusion.config import DiffusionRun
 from diffusion.evaluate import evaluation_sampler
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from align.engine.adapters import Policy
     from diffusion.models.base import DiffusionModel
 
-__all__ = ["evaluate", "export", "generate", "score", "train"]
+__all__ = ["draw_scored", "evaluate", "export", "generate", "score", "train"]
 
 WEIGHTS = "weights"
 """Folder of a finished run that holds its weights as diffusers reads them."""
@@ -122,6 +124,45 @@ def evaluate(config: DiffusionRun, *, checkpoint: Path | None = None, output: Pa
             write_report(output)
             _console().print(gain_table(*found) if len(found) > 1 else base_table(found[0]))
     return output
+
+
+def draw_scored(config: DiffusionRun, *, samples: int, prompts: int, output: Path) -> Path:
+    """Draw held-out pictures of the base model and score each twice, for `align audit`.
+
+    Args:
+        config: the settings; `evaluation` and `prompts.heldout` say what is drawn.
+        samples: pictures of each prompt.
+        prompts: how many of the held-out prompts, classes taken in turn.
+        output: folder for the rows and the pictures.
+
+    Returns:
+        The file of rows.
+    """
+    with processes_of(config.training) as (accelerator, processes):
+        if processes.world > 1:
+            raise AlignError("`align audit` draws in one process.", "Start it without a launcher.")
+        inputs = read_inputs(config)
+        if inputs.heldout is None:
+            raise AlignError(
+                "`prompts.heldout` is null, so there is nothing to draw.", "Set prompts.heldout to a prompt file."
+            )
+        _check_lengths(config, {str(config.prompts.heldout): inputs.heldout}, tell=True)
+        model = load_model(config.model, accelerator.device)
+        policy = make_policy(config, model)
+        policy.prepare(accelerator)
+        found = audit.scored_pictures(
+            model,
+            policy.module,
+            inputs.heldout,
+            inputs.evaluation_scorer,
+            evaluation_sampler(config.evaluation, config.rollout),
+            Timers.for_device(accelerator.device).stage,
+            samples=samples,
+            prompts=prompts,
+        )
+        rewards = (*config.rewards, *config.evaluation.rewards)
+        cached = [reward_name(one) for one in rewards if audit.is_cached(one)]
+        return audit.write_rows(found, output, cached)
 
 
 def generate(

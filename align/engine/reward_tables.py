@@ -114,11 +114,11 @@ def write_table(
     size += sum(len(text.encode()) for text in texts.values())
     if not keeps_step(step, size, steps=steps, megabytes=megabytes):
         return None
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path = folder.of_step(KIND, step, ENDING)
     draft = path.with_name(f".{path.name}.tmp")
-    save_file(tensors, draft, metadata=texts)
+    draft.write_bytes(save(tensors, metadata=texts))
     os.replace(draft, path)
     return path
 

@@ -1,0 +1,84 @@
+"""`align audit`: where samples, weights and shares come from. No formula."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from align.config.checks import reward_name
+from align.config.pipeline import PipelineConfig
+from align.errors import AlignError, did_you_mean
+from align.inspect.audit.findings import Audit, audit
+from align.inspect.audit.rows import ScoredRows
+from align.shaping.describe import LINEAR, shares_of_score
+from align.shaping.score import Shaping
+from align.shaping.table import columns_of
+from align.types import RewardTable
+
+if TYPE_CHECKING:
+    from align.config.shared import RewardConfig
+
+
+def audit_rows(rows: ScoredRows, weights: Mapping[str, float] | None = None, config: Any = None) -> Audit:
+    """Audit scored samples with the score that a run makes of them.
+
+    Args:
+        rows: the samples.
+        weights: by name, instead of those of the settings; rewards that are not named keep theirs.
+        config: root dataclass whose `rewards` and `pipeline` make the score (Any: of any branch); None weighs every
+            reward 1 in a plain sum.
+
+    Raises:
+        AlignError: a weight of a reward that is not there, or no weight at all.
+    """
+    given = _weights(rows, weights, getattr(config, "rewards", ()))
+    pipeline = getattr(config, "pipeline", PipelineConfig())
+    return audit(rows, given, _shares(rows, given, pipeline))
+
+
+def _weights(
+    rows: ScoredRows, weights: Mapping[str, float] | None, rewards: Sequence[RewardConfig]
+) -> Float[Tensor, "k"]:
+    """One weight a column: as asked, as configured, or 1 each."""
+    found = {**default_weights(rows.names, rewards), **checked_names(weights or {}, rows.names, rows.source)}
+    if not any(found.values()):
+        raise AlignError("every weight is 0, so there is no score.", "Give a reward a weight with `--weights name=1`.")
+    return torch.tensor([found[name] for name in rows.names], dtype=torch.float64)
+
+
+def default_weights(names: Sequence[str], rewards: Sequence[RewardConfig]) -> dict[str, float]:
+    """The configured weight of each column, 0 for one that is only evaluated; 1 each where none is configured."""
+    configured = {reward_name(reward): reward.weight for reward in rewards}
+    known = any(name in configured for name in names)
+    return {name: configured.get(name, 0.0) if known else 1.0 for name in names}
+
+
+def checked_names(weights: Mapping[str, float], names: Sequence[str], source: str) -> Mapping[str, float]:
+    """The weights, each of a reward that is there.
+
+    Raises:
+        AlignError: one is not; names the nearest.
+    """
+    for name in weights:
+        if name not in names:
+            raise AlignError(
+                f"a weight is given for `{name}`, which {source} has no scores of.{did_you_mean(name, names)}",
+                f"There are: {', '.join(names)}.",
+            )
+    return weights
+
+
+def _shares(rows: ScoredRows, weights: Float[Tensor, "k"], pipeline: PipelineConfig) -> Float[Tensor, "k"] | None:
+    """Shares of the score's variance; None where the score is no sum of rewards, or stages need columns not stored."""
+    if not isinstance(pipeline.combine, LINEAR):
+        return None
+    table = RewardTable(names=rows.names, values=rows.values.float(), weights=weights)
+    columns = columns_of(table, rows.group_ids)
+    try:
+        return shares_of_score(columns, Shaping(pipeline)(columns))
+    except ValueError:  # a stage names a reward that these rows do not have
+        return None
