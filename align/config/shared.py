@@ -112,8 +112,8 @@ class OutputConfig:
     images_per_step: Count = 16
     """How many pictures are written then."""
     reward_tables_mb: NonNegativeFloat = 200.0
-    """Disk, in MB, for the reward tables of all steps (`align replay`, `align audit`). Where they would take more, every
-    2nd, 4th, ... step is kept; 0 = none."""
+    """Disk, in MB, for the reward tables of all steps (`align replay`, `align audit`). Where they would take more,
+    every 2nd, 4th, ... step is kept; 0 = none."""
 
 
 @dataclass(frozen=True, kw_only=True)
