@@ -12,6 +12,8 @@ from align.cli import runs  # noqa: F401 - commands register themselves, in the 
 
 # isort: split
 from align.cli import (
+    adapter,  # noqa: F401
+    audits,  # noqa: F401
     looks,  # noqa: F401
     teach,  # noqa: F401
 )
