@@ -21,7 +21,9 @@ from accelerate import Accelerator
 from align.config.shared import EmaConfig, LoraConfig, OutputConfig
 from preference import commands, pair_method
 from preference.config import (
+    AdpaConfig,
     CausalLm,
+    DckdConfig,
     DpoConfig,
     EvaluationConfig,
     GenerationConfig,
@@ -29,13 +31,17 @@ from preference.config import (
     PreferenceRun,
     ReferenceConfig,
     SimpoConfig,
+    TeacherConfig,
     TextCheckpointConfig,
     TextOptimizerConfig,
     TextTrainingConfig,
+    TwoTeachersConfig,
 )
 
 WORDS = ("cat", "the", "a", "in", "ok", "dog")
 STEPS = 4
+TAUGHT = ("dckd", "adpa")
+"""Scenarios whose teachers are asked first."""
 
 
 def write_pairs(path: Path, rows: int, seed: int) -> None:
@@ -51,6 +57,18 @@ def write_pairs(path: Path, rows: int, seed: int) -> None:
                 "rejected": [{"role": "assistant", "content": "ok in " * draw.randint(1, 3)}],
             }
         )
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def write_answers(path: Path, pairs: Path, seed: int) -> None:
+    """An answer of the student to each prompt of a file of pairs, in another order."""
+    draw = random.Random(seed)
+    rows = [json.loads(line) for line in pairs.read_text(encoding="utf-8").splitlines()]
+    draw.shuffle(rows)
+    lines = [
+        {"prompt": row["prompt"], "completion": [{"role": "assistant", "content": "dog a " * draw.randint(1, 3)}]}
+        for row in rows
+    ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
@@ -78,6 +96,12 @@ def scenario(directory: Path, name: str) -> PreferenceRun:
     """Settings of a scenario; between them they use every source of the reference and both kinds of training."""
     config = base(directory)
     full = replace(config.model, lora=None)
+    teachers = {
+        "path": str(directory / "teacher"),
+        "records": str(directory / "runs" / f"records_{name}"),
+        "batch_size": 2,
+        "top_k": 8,
+    }
     changes: dict[str, dict[str, Any]] = {
         "dpo": {
             "algorithm": DpoConfig(sft_weight=0.5, loss={"sigmoid": 1.0, "apo_zero": 0.5}),
@@ -97,6 +121,14 @@ def scenario(directory: Path, name: str) -> PreferenceRun:
             "algorithm": SimpoConfig(sft_weight=0.2),
             "training": replace(config.training, gradient_checkpointing=True),
         },
+        "dckd": {"algorithm": DckdConfig(alpha=1.0, teacher=TeacherConfig(**teachers))},
+        "adpa": {
+            "algorithm": AdpaConfig(
+                teacher=TwoTeachersConfig(reference=str(directory / "model"), **teachers),
+                student_answers=str(directory / "answers.jsonl"),
+            ),
+            "model": full,
+        },
         "simpo_bf16": {
             "algorithm": SimpoConfig(),
             "model": full,
@@ -109,6 +141,8 @@ def scenario(directory: Path, name: str) -> PreferenceRun:
 
 def run(directory: Path, name: str, **more: Any) -> Path:
     """One scenario from beginning to end."""
+    if name in TAUGHT:
+        commands.teach(scenario(directory, name))
     return commands.train(replace(scenario(directory, name), **more))
 
 
@@ -132,6 +166,8 @@ def main(settings: dict[str, Any]) -> None:
         kill_in_step(settings["kill"])
     for name in settings["scenarios"]:
         folder = directory / "runs" / name
+        if name in TAUGHT:
+            commands.teach(scenario(directory, name))
         commands.train(scenario(directory, name), resume=folder if settings.get("resume") else None)
     print("all scenarios ran")
 

@@ -26,7 +26,7 @@ from ..preference.tokenizers import model_folder
 SCRIPT = Path(__file__).with_name("preference_runs.py")
 ROOT = Path(align.__file__).parents[1]
 CONFIGS = ROOT / "configs" / "accelerate"
-SCENARIOS = ("dpo", "dpo_full", "dpo_copy", "simpo")
+SCENARIOS = ("dpo", "dpo_full", "dpo_copy", "simpo", "dckd", "adpa")
 STEPS = 4
 TIMES = ("time/", "pairs_per_second")
 
@@ -57,6 +57,8 @@ def material(tmp_path_factory, script) -> Path:
     model_folder(root / "model")
     script.write_pairs(root / "train.jsonl", 20, seed=1)
     script.write_pairs(root / "heldout.jsonl", 5, seed=2)
+    model_folder(root / "teacher", seed=1)
+    script.write_answers(root / "answers.jsonl", root / "train.jsonl", seed=3)
     return root
 
 
@@ -153,7 +155,17 @@ def test_dpo_starts_at_its_known_loss(one):
 def test_stored_references_are_in_the_run_folder(one):
     """24 pairs are read of 20: more than an epoch, so numbers are stored; the copy is asked anew in each step."""
     stored = {name: len(list((one / name / "reference").glob("*.safetensors"))) for name in SCENARIOS}
-    assert stored == {"dpo": 2, "dpo_full": 2, "dpo_copy": 1, "simpo": 1}  # held-out pairs are always stored
+    heldout = dict.fromkeys(SCENARIOS, 1)  # held-out pairs are always stored
+    assert stored == {**heldout, "dpo": 2, "dpo_full": 2}
+
+
+def test_teachers_are_read_from_records(one):
+    """Both methods go on from records that the same commands have written; the divergence from the teacher falls."""
+    for name in ("dckd", "adpa"):
+        assert list((one / f"records_{name}").glob("part_*.safetensors"))
+    records = lines(one / "dckd")
+    assert records[-1]["teacher/kl_chosen"] < records[1]["teacher/kl_chosen"]
+    assert lines(one / "adpa")[1]["teacher/advantage"] != 0
 
 
 def test_bf16_stays_finite(one):
