@@ -7,11 +7,13 @@ The report page takes its sentences from here and docs/metrics.md is printed fro
 
 from __future__ import annotations
 
+from align.report.metrics.adapter import ADAPTER
 from align.report.metrics.chain import CHAIN
 from align.report.metrics.forward import FORWARD
 from align.report.metrics.metric import Metric
 from align.report.metrics.others import HELDOUT, TIME
 from align.report.metrics.preference import HELDOUT_PAIRS, LOG_PROBS, RANKING, SPEED
+from align.report.metrics.reward_models import REWARD_MODELS
 from align.report.metrics.rewards import REWARD, SIGNAL
 from align.report.metrics.updates import UPDATE
 
@@ -24,6 +26,8 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
     "Language models: log-probabilities": LOG_PROBS,
     "Language models: ranking of pairs": RANKING,
     "Language models: held-out pairs": HELDOUT_PAIRS,
+    "Reward models": REWARD_MODELS,
+    "Preference adapter": ADAPTER,
     "Held-out evaluation": HELDOUT,
     "Time": (*TIME, *SPEED),
 }
