@@ -6,9 +6,10 @@ report of the run.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -42,9 +43,14 @@ class Found:
     figures: Mapping[str, float]
     tables: Mapping[str, Any] = field(default_factory=dict)
 
+    def with_figures(self, further: Mapping[str, float]) -> Found:
+        """With these figures, too."""
+        return replace(self, figures={**self.figures, **further})
+
     def record(self, step: int, weights: str) -> HeldoutRows:
-        """As the run folder holds it."""
-        return HeldoutRows(step=step, weights=weights, rows=self.rows, figures=self.figures)
+        """As the run folder holds it; what nobody knows (the rank of equal predictions) is left out."""
+        known = {name: value for name, value in self.figures.items() if math.isfinite(value)}
+        return HeldoutRows(step=step, weights=weights, rows=self.rows, figures=known)
 
 
 class Evaluator(Protocol):
@@ -193,7 +199,7 @@ class RatingErrors:
                 prompt=prompt,
                 group=ALL,
                 seed=seeds[number],
-                rewards={f"minus_error/{name}": None if e != e else e for name, e in zip(self.names, row, strict=True)},
+                rewards={f"minus_error_{name}": None if e != e else e for name, e in zip(self.names, row, strict=True)},
             )
             for number, (prompt, row) in enumerate(zip(prompts, errors, strict=True))
         ]

@@ -96,8 +96,7 @@ def _record(folder: Path, evaluator: Evaluator | None, further: Mapping[str, flo
     """One evaluation, as step 1; there is nothing worth comparing before it. A collective."""
     if evaluator is None:
         return
-    found = evaluator()
-    found = replace(found, figures={**found.figures, **further})
+    found = evaluator().with_figures(further)
     if main:
         record = found.record(1, "raw")
         write_record(record_path(folder, 1), record)

@@ -9,6 +9,7 @@ import pytest
 
 from diffusion.config import DiffusionRun
 from preference.config import PreferenceRun
+from preference.reward_models.config import RewardModelRun
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -32,7 +33,7 @@ def setting_keys(kind, prefix: str = "") -> set[str]:
     return set().union(*(setting_keys(member, prefix) for member in members))
 
 
-KEYS = setting_keys(DiffusionRun) | setting_keys(PreferenceRun)
+KEYS = setting_keys(DiffusionRun) | setting_keys(PreferenceRun) | setting_keys(RewardModelRun)
 SECTIONS = {key for key in KEYS if "." not in key}
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from align.config.branches import branches
 from align.config.errors import ConfigError
 from align.config.load import load_config
 from align.errors import AlignError
@@ -92,9 +93,10 @@ def test_a_section_without_kind_is_of_the_default_kind(toy):
 def test_missing_and_unknown_branch(toy):
     (missing,) = problems(toy.load, "seed: 1\n")
     assert "`branch` is missing" in missing
-    assert "`branch: diffusion` or `branch: preference` or `branch: toy`" in missing
+    known = [*branches(), "toy"]
+    assert " or ".join(f"`branch: {name}`" for name in known) in missing
     (unknown,) = problems(toy.load, "seed: 1\nbranch: difusion\n")
-    expected = "toy.yaml, line 2: `branch` expects one of diffusion, preference, toy, found 'difusion' (text)."
+    expected = f"toy.yaml, line 2: `branch` expects one of {', '.join(known)}, found 'difusion' (text)."
     assert unknown.startswith(expected)
     assert "Did you mean `diffusion`?" in unknown
     assert toy.load("seed: 1\n", "branch=toy").seed == 1
