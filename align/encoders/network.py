@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -102,10 +103,11 @@ def load_network(
 
     where = {} if revision is None else {"revision": revision}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **where)
-        network: Any = AutoModel.from_pretrained(
-            path, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, **where
-        )
+        with _without_progress_bars():
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **where)
+            network: Any = AutoModel.from_pretrained(
+                path, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, **where
+            )
     except (OSError, ValueError, ImportError, KeyError) as error:
         text = " ".join(str(error).split())[:300]
         raise AlignError(
@@ -115,6 +117,19 @@ def load_network(
     if getattr(network.config, "is_encoder_decoder", False):
         network = network.get_encoder()
     return NetworkEncoder(network.to(device), tokenizer, name=name, pooling=pooling, max_tokens=max_tokens)
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    from transformers.utils import logging as theirs
+
+    shown = theirs.is_progress_bar_enabled()
+    theirs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            theirs.enable_progress_bar()
 
 
 def _longest(network: nn.Module) -> int:
