@@ -24,6 +24,7 @@ BUILT_IN = {
     "hps_v2": "align.rewards.hps:HpsV2",
     "hps_v21": "align.rewards.hps:HpsV21",
     "aesthetic": "align.rewards.aesthetic:AestheticScore",
+    "clip_head": "align.rewards.clip_head:ClipHead",
     "ocr": "align.rewards.ocr:OcrScore",
     "http": "align.rewards.http:HttpScore",
     # Named, not imported: what a reward model reads is the language branch's business.

@@ -60,8 +60,15 @@ class TestFound:
         assert reward.needs == ("images",)
 
     @pytest.mark.parametrize("name", [name for name in BUILT_IN if name not in IMAGE])
-    def test_built_in_class_is_made_without_loading_anything(self, name):
-        needed = {"http": {"url": "http://localhost:9/"}, "reward_model": {"path": "owner/name"}}
+    def test_built_in_class_is_made_without_loading_anything(self, name, tmp_path):
+        (tmp_path / "head.json").write_text(
+            '{"model": "a/b", "attributes": {"x": {"lowest": 0, "highest": 1, "levels": 2}}}'
+        )
+        needed = {
+            "http": {"url": "http://localhost:9/"},
+            "reward_model": {"path": "owner/name"},
+            "clip_head": {"head": str(tmp_path)},
+        }
         options = needed.get(name, {})
         reward = load_reward(RewardConfig(function=name, options=options))
         assert reward.name == name
