@@ -119,7 +119,7 @@ def stage_times(metrics: Sequence[Mapping[str, float]]) -> tuple[tuple[Stage, ..
 
 def is_about_texts(config: Mapping[str, object]) -> bool:
     """Whether the run is one of a language model."""
-    return config.get("branch") in ("preference", "reward_model")
+    return config.get("branch") in ("preference", "reward_model", "dpa")
 
 
 def samples_per_step(config: Mapping[str, object]) -> int:

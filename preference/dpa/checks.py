@@ -1,0 +1,219 @@
+"""Contradictions in the settings of a run of DPA, found before anything heavy is imported. Torch-free."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+
+from align.config import checks as shared
+from align.config import shipped
+from align.config.errors import Problem
+from align.errors import AlignError, did_you_mean
+from preference.data import read_prompts
+from preference.dpa.config import Arc, Cap, DpaRun, Listed
+from preference.models.locate import locate
+from preference.tables import is_local
+
+
+def contradictions(config: DpaRun, processes: int = 1) -> Iterator[Problem]:
+    """Every contradiction of a run.
+
+    Args:
+        config: its settings.
+        processes: how many processes it will run on.
+    """
+    return chain(
+        _check_recipe(config),
+        _check_model(config),
+        _check_prompts(config),
+        shared.check_rewards(config.rewards),
+        _check_objectives(config),
+        _check_directions(config),
+        _check_template(config),
+        _check_rounds(config, processes),
+        shared.check_optimizer(config.optimizer, config.training),
+        shared.check_precision(config.training, config.model.dtype, config.model.lora),
+        shared.check_output(config.output),
+        _check_sampling(config),
+    )
+
+
+def _check_recipe(config: DpaRun) -> Iterator[Problem]:
+    if config.recipe is not None and shipped.find(config.recipe) is None:
+        way_out = f"Leave it out, or name one of {', '.join(shipped.names())}."
+        yield Problem(keys=("recipe",), message=f"there is no shipped config `{config.recipe}`.", way_out=way_out)
+
+
+def _check_model(config: DpaRun) -> Iterator[Problem]:
+    try:
+        locate(config.model.path)
+    except AlignError as error:
+        yield Problem(keys=("model.path",), message=error.message, way_out=error.way_out)
+
+
+def _check_prompts(config: DpaRun) -> Iterator[Problem]:
+    data = config.data
+    if data.max_prompt_length >= data.max_length:
+        yield Problem(
+            keys=("data.max_prompt_length", "data.max_length"),
+            message=f"a prompt may have {data.max_prompt_length} tokens and, with its answer, {data.max_length}.",
+            way_out=f"Set `data.max_prompt_length` to at most {data.max_length - 1}, or raise `data.max_length`.",
+        )
+    sources = (
+        ("data.train", data.train, data.train_split),
+        ("data.heldout", data.heldout, data.heldout_split),
+        ("evaluation.generate.prompts", config.evaluation.generate.prompts, "train"),
+    )
+    for key, source, split in sources:
+        if source is None or not is_local(source):
+            continue
+        try:
+            read_prompts(source, split=split, column=data.prompt, bad_rows=data.bad_rows)
+        except AlignError as error:
+            yield Problem(keys=(key,), message=f"`{key}`: {error.message}", way_out=error.way_out)
+    same = data.heldout is not None and Path(data.train) == Path(data.heldout)
+    if same and data.train_split == data.heldout_split:
+        yield Problem(
+            keys=("data.train", "data.heldout"),
+            message="training and held-out prompts are the same: evaluation would not show new prompts.",
+            way_out="Split the file, or set `data.heldout: null`.",
+        )
+
+
+def _check_objectives(config: DpaRun) -> Iterator[Problem]:
+    rewards = config.reward_names()
+    for name, mix in (config.algorithm.objectives or {}).items():
+        unknown = [reward for reward in mix if reward not in rewards]
+        if unknown or not any(mix.values()):
+            found = f"`{unknown[0]}`, which is no reward.{did_you_mean(unknown[0], rewards)}" if unknown else "nothing."
+            yield Problem(
+                keys=(f"algorithm.objectives.{name}", "rewards"),
+                message=f"the objective `{name}` is made of {found}",
+                way_out=f"The rewards are {', '.join(rewards) or 'none'}.",
+            )
+    if config.rewards and len(config.names()) < 2:
+        yield Problem(
+            keys=("rewards", "algorithm.objectives"),
+            message="directions need at least two objectives, found one.",
+            way_out="Add a reward; for one objective, train on it: DPO on `align pairs`, or an on-line method.",
+        )
+
+
+def _check_directions(config: DpaRun) -> Iterator[Problem]:
+    names, given = config.names(), config.algorithm.directions
+    listed = {"evaluation.directions": config.evaluation.directions}
+    match given:
+        case Arc():
+            if len(names) > 2:
+                yield Problem(
+                    keys=("algorithm.directions.kind", "rewards"),
+                    message=f"an arc is for two objectives, found {len(names)}: {', '.join(names)}.",
+                    way_out="Use `directions: {kind: cap}`.",
+                )
+            if given.low > given.high:
+                yield Problem(
+                    keys=("algorithm.directions.low", "algorithm.directions.high"),
+                    message=f"the arc goes from {given.low:g} to {given.high:g} degrees.",
+                    way_out="Give the smaller angle as `low`.",
+                )
+        case Cap():
+            if given.main:
+                listed["algorithm.directions.main"] = (given.main,)
+        case Listed():
+            listed["algorithm.directions.directions"] = given.directions
+            if not given.directions:
+                yield Problem(
+                    keys=("algorithm.directions.directions",),
+                    message="the list of directions is empty.",
+                    way_out="Give at least one, such as `[{relevance: 1.0}]`.",
+                )
+    for key, directions in listed.items():
+        for direction in directions:
+            yield from _check_direction(key, direction, names)
+
+
+def _check_direction(key: str, direction: Mapping[str, float], names: tuple[str, ...]) -> Iterator[Problem]:
+    unknown = [name for name in direction if name not in names]
+    if unknown:
+        yield Problem(
+            keys=(key,),
+            message=f"the direction names `{unknown[0]}`, which is no objective.{did_you_mean(unknown[0], names)}",
+            way_out=f"The objectives are {', '.join(names) or 'none'}.",
+        )
+    values = direction.values()
+    if not any(values) or not all(math.isfinite(value) for value in values):
+        yield Problem(
+            keys=(key,),
+            message=f"a direction needs a finite component other than 0, found {dict(direction)}.",
+            way_out="Say what to prefer, such as `{relevance: 0.8, brevity: 0.6}`.",
+        )
+
+
+def _check_template(config: DpaRun) -> Iterator[Problem]:
+    template, placement = config.algorithm.template, config.algorithm.placement
+    missing = [name for name in config.names() if template is not None and f"{{{name}}}" not in template]
+    if missing:
+        yield Problem(
+            keys=("algorithm.template",),
+            message=f"the control text has no slot for the objective `{missing[0]}`.",
+            way_out=f"Write {{{missing[0]}}} where its number goes.",
+        )
+    given = config.algorithm.directions
+    if placement == "none" and not (isinstance(given, Listed) and len(given.directions) == 1):
+        yield Problem(
+            keys=("algorithm.placement", "algorithm.directions"),
+            message="without a control text the policy cannot know its direction, but several are drawn.",
+            way_out="Use `placement: system`, or one direction: `directions: {kind: list, directions: [...]}`.",
+        )
+
+
+def _check_rounds(config: DpaRun, processes: int) -> Iterator[Problem]:
+    algorithm, steps = config.algorithm, config.training.steps
+    if steps % algorithm.rounds:
+        yield Problem(
+            keys=("training.steps", "algorithm.rounds"),
+            message=f"{steps} steps do not divide over {algorithm.rounds} rounds.",
+            way_out=f"Set `training.steps` to a multiple of {algorithm.rounds}.",
+        )
+    rows, updates = config.data.answers_per_step, config.training.updates_per_rollout
+    if rows % updates or rows // updates < processes:
+        yield Problem(
+            keys=("data.answers_per_step", "training.updates_per_rollout"),
+            message=f"{rows} answers a step are to serve {updates} equal updates on {processes} processes.",
+            way_out=f"Set `data.answers_per_step` to a multiple of {updates} that is at least {updates * processes}.",
+        )
+    per_round = (algorithm.prompts_per_round or math.inf) * algorithm.directions_per_prompt
+    if per_round < rows:
+        yield Problem(
+            keys=("data.answers_per_step", "algorithm.prompts_per_round"),
+            message=f"a round keeps at most {per_round:.0f} answers, and a step reads {rows} different ones.",
+            way_out="Raise `algorithm.prompts_per_round`, or lower `data.answers_per_step`.",
+        )
+    if algorithm.beta is not None and algorithm.loss != "dpo":
+        yield Problem(
+            keys=("algorithm.beta", "algorithm.loss"),
+            message="`beta` belongs to `loss: dpo`.",
+            way_out="Leave it out, or set `loss: dpo`.",
+        )
+
+
+def _check_sampling(config: DpaRun) -> Iterator[Problem]:
+    generate = config.evaluation.generate
+    for key, share in (("algorithm.top_p", config.algorithm.top_p), ("evaluation.generate.top_p", generate.top_p)):
+        if share > 1:
+            message = f"`{key}` is a share of probability, found {share:g}."
+            yield Problem(keys=(key,), message=message, way_out="Set it to at most 1.")
+    if generate.temperature == 0 and generate.seeds > 1:
+        yield Problem(
+            keys=("evaluation.generate.temperature", "evaluation.generate.seeds"),
+            message="at temperature 0 all answers to a prompt are the same.",
+            way_out="Set a temperature such as 0.7, or remove `seeds`.",
+        )
+    if config.evaluation.every and config.data.heldout is None and generate.prompts is None:
+        yield Problem(
+            keys=("evaluation.every", "data.heldout"),
+            message="`evaluation.every` is set, but there are no held-out prompts.",
+            way_out="Name them in `data.heldout`, or remove it.",
+        )

@@ -1,0 +1,223 @@
+"""Directional Preference Alignment, as the one loop sees it. Page: docs/dpa.md.
+
+    round t:  sample and keep (rounds.py), then  steps / rounds  steps of
+              -log p(y* | text(v), x)                             loss: sft, as published
+              DPO on (y*, y-) against p at the round's start      loss: dpo (ours)
+
+Wang et al., "Arithmetic Control of LLMs for Diverse User Preferences: Directional Preference Alignment with
+Multi-Objective Rewards", arXiv:2402.18571. Their training code was not released; numbers of samples, rounds and the
+learning rate are ours where the paper's were not found.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from align.errors import AlignError
+from align.types import LossOutput
+from preference.config import DpoConfig, SftConfig
+from preference.config.data import PairsConfig
+from preference.data import read_pairs, read_responses
+from preference.dpa.control import Scale
+from preference.dpa.rounds import RoundMaker, pairs_of, read_rows, replayed, summary, write_rows
+from preference.dpo import Dpo
+from preference.pair_method import PairMethod, PairParts
+from preference.reference import ReferenceCache, complete
+from preference.sampler import PairSampler
+from preference.sft import Sft
+from preference.stored_pairs import StoredPairs, StoredResponses
+from preference.tokenise import tokenise_pairs, tokenise_responses
+
+if TYPE_CHECKING:
+    from align.engine.adapters import Policy
+    from preference.dpa.config import DpaConfig
+    from preference.forward import SequenceScorer
+
+SCALE = "scale.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpaParts:
+    """What the method works with.
+
+    Attributes:
+        maker: samples and scores.
+        scorer: the pass of the network.
+        policy: the trained network.
+        folder: where the rounds lie.
+        per_step: kept answers of a step, over all processes.
+        steps_per_round: steps of a round.
+        updates: optimiser updates of a step.
+        batch_size: pairs of a pass that asks the reference.
+        dtype: what the network computes in.
+    """
+
+    maker: RoundMaker
+    scorer: SequenceScorer
+    policy: Policy
+    folder: Path
+    per_step: int
+    steps_per_round: int
+    updates: int = 1
+    batch_size: int = 8
+    dtype: torch.dtype = torch.float32
+
+
+class Dpa:
+    """The method.
+
+    Args:
+        config: its settings.
+        parts: what it works with.
+    """
+
+    def __init__(self, config: DpaConfig, parts: DpaParts) -> None:
+        self.config = config
+        self._parts = parts
+        self._maker = parts.maker
+        self._round = 0
+        self._inner: PairMethod | None = None
+        self._found: dict[str, float] = {}
+        self.scale = self._scale()
+
+    @property
+    def inner(self) -> PairMethod:
+        """The method of the round."""
+        assert self._inner is not None  # `collect` comes first
+        return self._inner
+
+    def collect(self, step: int) -> Any:  # Any: pairs or single answers
+        """The next kept answers; the first step of a round samples them."""
+        number, local = divmod(step - 1, self._parts.steps_per_round)
+        if number + 1 != self._round:
+            self._open(number + 1)
+        return self.inner.collect(local + 1)
+
+    def prepare_update(self, update: int, rows: Any) -> None:
+        """See the round's method."""
+        self.inner.prepare_update(update, rows)
+
+    def loss(self, micro: Any) -> LossOutput:
+        """See the round's method."""
+        return self.inner.loss(micro)
+
+    def after_step(self, step: int) -> Mapping[str, float]:
+        """What the round kept, once, and its number."""
+        found, self._found = self._found, {}
+        return {**self.inner.after_step(step), **found, "dpa/round": float(self._round)}
+
+    def state_dict(self) -> Mapping[str, Tensor | int | float | str]:
+        """Nothing: rounds are files, and which pairs a step reads follows from its number."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor | int | float | str]) -> None:
+        """Nothing."""
+
+    def path_of(self, number: int) -> Path:
+        """File of a round."""
+        return self._parts.folder / f"round_{number:02d}.jsonl"
+
+    def _scale(self) -> Scale:
+        """Of the base model's answers: those of the first round, which is sampled before anything is trained."""
+        rewards = len(self._maker.scorer.names)
+        if self.config.scale == "none":
+            return Scale.none(rewards)
+        path = self._parts.folder / SCALE
+        if not self._maker.processes.from_main(path.is_file()):
+            self._sample(1)
+        stored = self._maker.processes.from_main(path.read_text() if self._maker.processes.is_main else None)
+        return Scale.from_json(json.loads(str(stored)))
+
+    def _sample(self, number: int) -> None:
+        """Make the file of a round, and with the first one the scale. A collective."""
+        policy, main = self._parts.policy, self._maker.processes.is_main
+        policy.gather()  # processes make different numbers of passes
+        try:
+            answers = self._maker.sample(number)
+        finally:
+            policy.reshard()
+        if number == 1 and self.config.scale == "start":
+            scale = Scale.of(answers.rewards)
+        else:
+            scale = Scale.none(answers.rewards.shape[1]) if self.config.scale == "none" else self.scale
+        rows = pairs_of(answers, self._maker.control, scale, min_margin=self.config.min_margin)
+        kept = summary(rows, int(answers.group_ids.max()) + 1)
+        if number > 1 and self.config.replay > 0:
+            before = read_rows(self.path_of(number - 1))
+            rows += replayed(before, self.config.replay, self._maker.seed, number)
+        if main:
+            write_rows(self.path_of(number), rows)
+            text = json.dumps({"names": self._maker.scorer.names, **scale.to_json()}, indent=1)
+            if number == 1:
+                (self._parts.folder / SCALE).write_text(text, encoding="utf-8")
+        self._maker.processes.barrier()
+        self._found = kept
+
+    def _open(self, number: int) -> None:
+        """Read a round, made now if it is not there. A collective."""
+        if not self._maker.processes.from_main(self.path_of(number).is_file()):
+            self._sample(number)
+        path, maker = self.path_of(number), self._maker
+        count = len(read_rows(path))
+        if count < self._parts.per_step:
+            raise AlignError(
+                f"round {number} kept {count} answers, and a step reads {self._parts.per_step} different ones.",
+                "Lower `data.pairs_per_step` or `algorithm.min_margin`, or raise `algorithm.prompts_per_round` or "
+                "`algorithm.samples`: where all answers to a prompt score alike, none is kept.",
+            )
+        settings = replace(PairsConfig(), **_shared(maker.tokens))
+        read = read_pairs(str(path), settings) if self.config.loss == "dpo" else read_responses(str(path), settings)
+        sampler = PairSampler(
+            pairs=len(read),
+            per_step=self._parts.per_step,
+            seed=maker.seed + number,
+            updates=self._parts.updates,
+            rank=maker.processes.rank,
+            world=maker.processes.world,
+        )
+        tokenizer = maker.model.tokenizer
+        if self.config.loss == "dpo":
+            stored = self._with_reference(StoredPairs(data=tokenise_pairs(read, tokenizer, settings)), number)
+            self._inner = Dpo(DpoConfig(beta=self.config.beta or DpoConfig.beta), self._pair_parts(stored, sampler))
+        else:
+            single = StoredResponses(data=tokenise_responses(read, tokenizer, settings))
+            self._inner = Sft(SftConfig(), self._pair_parts(single, sampler))
+        self._round = number
+
+    def _pair_parts(self, stored: StoredPairs | StoredResponses, sampler: PairSampler) -> PairParts:
+        sampler = replace(sampler, pairs=len(stored))
+        parts = self._parts
+        return PairParts(pairs=stored, sampler=sampler, scorer=parts.scorer, policy=parts.policy, dtype=parts.dtype)
+
+    def _with_reference(self, pairs: StoredPairs, number: int) -> StoredPairs:
+        """The policy at the round's start. A file keeps its numbers, for a run that goes on within the round."""
+        parts, processes = self._parts, self._maker.processes
+        cache = ReferenceCache(parts.folder, {"round": str(number), "data": pairs.data.fingerprint()})
+        known = processes.from_main(cache.load() if processes.is_main else None)
+        assert known is not None  # the main process has sent it
+        parts.policy.gather()
+        try:
+            rows = torch.arange(len(pairs))
+            shared = {"scorer": parts.scorer, "processes": processes, "batch_size": parts.batch_size}
+            table = complete(known, pairs.groups, rows, **shared)
+        finally:
+            parts.policy.reshard()
+        if processes.is_main and len(table.rows) > len(known.rows):
+            cache.save(table)
+        return replace(pairs, reference=table)
+
+
+def _shared(tokens: Any) -> dict[str, Any]:
+    """The settings of tokens alone, of settings that have more."""
+    from dataclasses import fields
+
+    from preference.config.data import TokensConfig
+
+    return {field.name: getattr(tokens, field.name) for field in fields(TokensConfig)}

@@ -1,0 +1,102 @@
+"""Does a policy follow its direction? Held-out prompts under several directions, and the numbers that say so.
+
+control of objective c     Spearman's rank correlation, over directions, of the asked component and the mean obtained
+violated pairs             share of pairs of directions with (v - v') . (r(v) - r(v')) < 0; 0 for exact maximisers
+hypervolume                of the mean objective vectors, from a reference that is fixed in advance
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from align.heldout import EvaluatedRow, HeldoutRows
+from align.order import spearman
+from align.shaping.directions import from_integers, violated_pairs
+from align.shaping.pareto import MOST_OBJECTIVES, hypervolume
+from preference.data import Texts
+from preference.dpa.control import Control, Scale, Vector
+
+if TYPE_CHECKING:
+    from preference.evaluate import AnswerEvaluator
+
+
+def under_directions(prompts: Texts, control: Control, vectors: Sequence[Vector]) -> Texts:
+    """Every prompt under every direction, direction after direction; the direction is the class of its rows."""
+    places = [place for _ in vectors for place in range(len(prompts))]
+    labels = [control.label(vector) for vector in vectors for _ in range(len(prompts))]
+    texts = prompts.select(places)
+    asked = [control.asked(row, vector) for vector in vectors for row in prompts.rows]
+    return replace(texts, rows=tuple(asked), columns={**texts.columns, "class": tuple(labels)})
+
+
+def steering_figures(
+    directions: Float[Tensor, "d c"], obtained: Float[Tensor, "d c"], names: Sequence[str], *, reference: float
+) -> dict[str, float]:
+    """The numbers at the head of this file.
+
+    Args:
+        directions: asked for, unit vectors.
+        obtained: mean of each objective under each direction, on the common scale.
+        names: of the objectives.
+        reference: of the hypervolume, in each objective.
+    """
+    found = {
+        f"control/{name}": float(spearman(directions[:, place], obtained[:, place])) for place, name in enumerate(names)
+    }
+    found["control/violated_pairs"] = violated_pairs(directions, obtained)
+    if len(names) <= MOST_OBJECTIVES:
+        found["control/hypervolume"] = hypervolume(obtained, torch.full((len(names),), reference).double())
+    return found
+
+
+class SteeringEvaluator:
+    """Answers under all directions, and what they say together.
+
+    Args:
+        answers: answers and scores all rows of `under_directions`.
+        control: objectives.
+        vectors: the directions, in the order of the rows.
+        scale: of the objectives, asked for at each evaluation; None = of this evaluation's own rows.
+        reference: of the hypervolume.
+    """
+
+    def __init__(
+        self,
+        answers: AnswerEvaluator,
+        control: Control,
+        vectors: Sequence[Vector],
+        *,
+        scale: Callable[[], Scale | None],
+        reference: float,
+    ) -> None:
+        self._answers, self._control, self._vectors = answers, control, list(vectors)
+        self._scale, self._reference = scale, reference
+
+    def evaluate(self, step: int, network: torch.nn.Module, weights: str) -> HeldoutRows:
+        """Everything that is held out. A collective.
+
+        Args:
+            step: finished training steps, for the record.
+            network: the model with the weights to evaluate in it.
+            weights: their name, "ema" or "raw".
+        """
+        rows = self._answers.rows(network, 0)
+        return HeldoutRows(step=step, weights=weights, rows=rows, figures=self._figures(rows))
+
+    def _figures(self, rows: Sequence[EvaluatedRow]) -> dict[str, float]:
+        rewards = torch.tensor(
+            [[float("nan") if value is None else value for value in row.rewards.values()] for row in rows],
+            dtype=torch.float64,
+        )
+        scale = self._scale() or Scale.of(rewards)
+        values = self._control.values(rewards, scale)
+        labels = [self._control.label(vector) for vector in self._vectors]
+        means = [values[[row.group == label for row in rows]].nanmean(dim=0) for label in labels]
+        directions = torch.stack([from_integers(vector) for vector in self._vectors])
+        return steering_figures(directions, torch.stack(means), self._control.names, reference=self._reference)

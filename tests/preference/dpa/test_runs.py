@@ -1,0 +1,171 @@
+"""Whole runs of DPA on a miniature: rounds, control text beside the weights, a run that goes on, two losses."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from align.config.shared import LoraConfig, OutputConfig, RewardConfig
+from align.errors import AlignError
+from preference.config import CausalLm, GenerationConfig, TextCheckpointConfig, TextOptimizerConfig, TextTrainingConfig
+from preference.dpa import commands
+from preference.dpa.checks import contradictions
+from preference.dpa.config import Arc, DpaConfig, DpaRun, Listed, PromptsConfig, SteeringConfig
+from preference.dpa.deploy import outside, parse_direction, read_control
+from preference.dpa.method import Dpa
+from preference.dpa.plan import plan
+from preference.dpa.rounds import RoundMaker, read_rows
+
+from ..tokenizers import model_folder
+
+REWARDS = """
+def vowels(completions, **_):
+    return [sum(c in "aeiou" for c in text) / (len(text) + 1) for text in completions]
+
+
+def length(completions, **_):
+    return [float(len(text)) for text in completions]
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("dpa")
+    model_folder(root / "model")
+    (root / "rewards.py").write_text(REWARDS)
+    for name, count in (("train", 12), ("heldout", 3)):
+        rows = [{"prompt": [{"role": "user", "content": f"{name} {number}"}]} for number in range(count)]
+        (root / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
+
+
+def config_of(folder, **algorithm):
+    usual = {"rounds": 2, "prompts_per_round": 8, "samples": 3, "max_new_tokens": 6, "directions": Arc()}
+    return DpaRun(
+        model=CausalLm(path=str(folder / "model"), lora=LoraConfig(rank=2, alpha=4.0, targets="all_linear")),
+        data=PromptsConfig(
+            train=str(folder / "train.jsonl"),
+            heldout=str(folder / "heldout.jsonl"),
+            max_length=256,
+            max_prompt_length=200,
+            answers_per_step=4,
+        ),
+        rewards=tuple(RewardConfig(function=f"{folder / 'rewards.py'}:{name}") for name in ("vowels", "length")),
+        algorithm=DpaConfig(**{**usual, **algorithm}),
+        optimizer=TextOptimizerConfig(learning_rate=1e-2),
+        training=TextTrainingConfig(steps=4, micro_batch_size=4),
+        evaluation=SteeringConfig(count=3, generate=GenerationConfig(max_new_tokens=4, limit=2)),
+        checkpoint=TextCheckpointConfig(every=1, keep_last=9),
+        output=OutputConfig(directory=str(folder / "runs"), trackers=(), images_every=0),
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(folder):
+    assert not list(contradictions(config_of(folder)))
+    return commands.train(config_of(folder), name="sft")
+
+
+def test_rounds_are_files_in_trls_format(finished):
+    first, second = (read_rows(finished / "rounds" / f"round_0{number}.jsonl") for number in (1, 2))
+    assert 4 <= len(first) <= 8
+    assert {turn["role"] for turn in first[0]["prompt"]} == {"system", "user"}
+    assert set(first[0]["direction"]) == {"vowels", "length"}
+    replay = [row for row in second if row in first]
+    assert len(replay) == round(0.1 * len(first))
+    assert set(json.loads((finished / "rounds/scale.json").read_text())) == {"names", "mean", "deviation"}
+
+
+def test_the_log_says_what_a_round_kept_and_whether_the_policy_follows(finished):
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    merged = {key: value for line in lines for key, value in line.items()}
+    assert {
+        "dpa/kept",
+        "dpa/margin",
+        "dpa/round",
+        "nll_loss",
+        "eval/control/vowels",
+        "eval/control/hypervolume",
+    } <= set(merged)
+    record = json.loads((finished / "evaluations/step_000004.json").read_text())
+    assert list(record["classes"]) == ["vowels 100", "vowels 71, length 71", "length 100"]
+    assert len(record["rows"]) == 6
+    assert (finished / "report.html").is_file()
+
+
+def test_weights_carry_their_control_text(finished, folder):
+    control, directions = read_control(finished / "weights")
+    assert control.names == ("vowels", "length")
+    vector = control.vector(parse_direction("vowels=1,length=-1"))
+    assert outside(control, directions, vector) == pytest.approx(45.0, abs=0.5)
+    assert outside(control, directions, control.vector({"vowels": 1.0})) == 0.0
+    with pytest.raises(AlignError, match="not trained to follow"):
+        read_control(folder / "model")
+    with pytest.raises(AlignError, match="is written"):
+        parse_direction("vowels:1")
+
+
+def test_a_run_that_goes_on_within_a_round_ends_alike(finished, folder, monkeypatch):
+    """Stopped in the second round's second step: the round is read from its file, not sampled again."""
+    whole = Dpa.loss
+
+    def stopped(self, micro):
+        if self._round == 2 and self.inner._step == 2:
+            raise KeyboardInterrupt
+        return whole(self, micro)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Dpa, "loss", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            commands.train(replace(config_of(folder), output=replace(config_of(folder).output, name="again")))
+    run = folder / "runs" / "again"
+    monkeypatch.setattr(RoundMaker, "sample", None)
+    commands.train(replace(config_of(folder), output=replace(config_of(folder).output, name="again")), resume=run)
+    path = "checkpoints/step_000004/weights.safetensors"
+    first, second = load_file(finished / path), load_file(run / path)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_pairs_of_best_and_worst(folder):
+    run = commands.train(config_of(folder, loss="dpo", rounds=1, scale="none"), name="dpo")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    first = next(line for line in lines if "rewards/margins" in line)
+    assert first["loss"] == pytest.approx(0.6931, abs=1e-3)
+    assert first["reference_deviation"] < 1e-4
+
+
+def test_evaluation_of_a_run_pairs_it_with_its_base(finished, folder):
+    found = commands.evaluate(config_of(folder), checkpoint=finished)
+    records = [json.loads(path.read_text()) for path in sorted((found / "evaluations").glob("*.json"))]
+    assert [record["step"] for record in records] == [0, 4]
+    assert records[1]["figures"] == pytest.approx(
+        json.loads((finished / "evaluations/step_000004.json").read_text())["figures"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "message"),
+    [
+        ({"objectives": {"x": {"vowles": 1.0}, "y": {"length": 1.0}}}, "algorithm.objectives.x", "vowles"),
+        ({"directions": Listed(directions=({"speed": 1.0},))}, "algorithm.directions.directions", "speed"),
+        ({"directions": Listed(directions=({"vowels": 0.0},))}, "algorithm.directions.directions", "other than 0"),
+        ({"template": "only {vowels}"}, "algorithm.template", "slot"),
+        ({"placement": "none"}, "algorithm.placement", "cannot know its direction"),
+        ({"rounds": 3}, "training.steps", "do not divide"),
+        ({"prompts_per_round": 2}, "data.answers_per_step", "at most 2"),
+        ({"beta": 0.1}, "algorithm.beta", "belongs to"),
+        ({"directions": Arc(low=10.0, high=0.0)}, "algorithm.directions.low", "10 to 0"),
+    ],
+)
+def test_contradictions(folder, change, key, message):
+    found = [problem for problem in contradictions(config_of(folder, **change)) if key in problem.keys]
+    assert found, key
+    assert message in found[0].message
+
+
+def test_the_plan_counts_answers(folder):
+    rows = {row.label: row.value for section in plan(config_of(folder)).sections for row in section.rows}
+    assert rows["answers"] in ("24", "4")
+    assert rows["steps"] == "2"
