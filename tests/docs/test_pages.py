@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from align.adapter.config import AdapterRun
 from diffusion.config import DiffusionRun
 from preference.config import PreferenceRun
 from preference.reward_models.config import RewardModelRun
@@ -33,7 +34,7 @@ def setting_keys(kind, prefix: str = "") -> set[str]:
     return set().union(*(setting_keys(member, prefix) for member in members))
 
 
-KEYS = setting_keys(DiffusionRun) | setting_keys(PreferenceRun) | setting_keys(RewardModelRun)
+KEYS = set().union(*map(setting_keys, (DiffusionRun, PreferenceRun, RewardModelRun, AdapterRun)))
 SECTIONS = {key for key in KEYS if "." not in key}
 
 
