@@ -187,14 +187,12 @@ def run_trl(setting: Setting) -> Result:
 
 
 def _trl_classes(setting: Setting) -> tuple[Any, Any, dict[str, Any]]:
+    from preference.trl import cpo_trainer, dpo_trainer
+
     if setting.method == "dpo":
-        from trl import DPOConfig, DPOTrainer
-
-        return DPOTrainer, DPOConfig, {"beta": BETA, "precompute_ref_log_probs": True}
-    from trl.experimental.cpo import CPOConfig, CPOTrainer
-
+        return *dpo_trainer(), {"beta": BETA, "precompute_ref_log_probs": True}
     options = {"loss_type": "simpo", "cpo_alpha": 0.0, "beta": 2.0, "simpo_gamma": 2.0 * RATIO}
-    return CPOTrainer, CPOConfig, options
+    return *cpo_trainer(), options
 
 
 def _stored(setting: Setting) -> Any:

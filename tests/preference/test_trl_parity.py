@@ -31,6 +31,7 @@ from preference.sampler import StepPairs
 from preference.simpo import Simpo
 from preference.stored_pairs import StoredPairs
 from preference.tokenise import tokenise_pairs
+from preference.trl import cpo_trainer, dpo_trainer
 
 from .pair_data import scorer_of, token_pairs
 from .tokenizers import network, qwen_like
@@ -175,18 +176,21 @@ def compare(their, our, names):
         ("ipo", {}),
         ("robust", {"label_smoothing": 0.1}),
         ("apo_zero", {}),
+        ("apo_down", {}),
+        ("sigmoid_norm", {}),
+        ("exo_pair", {"label_smoothing": 0.05}),
+        ("nca_pair", {}),
+        ("bco_pair", {}),
+        ("sppo_hard", {}),
+        ("aot", {"label_smoothing": 0.1}),
+        ("aot_unpaired", {}),
+        ("discopop", {}),
     ],
 )
 def test_dpo(loss, settings, tmp_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from trl import DPOConfig, DPOTrainer
-
     reference, tokenizer = model_and_tokenizer()
     config = DpoConfig(loss=loss, beta=0.5, **settings)
-    their = theirs(
-        DPOTrainer, DPOConfig, TEXTS, tmp_path, copy.deepcopy(reference), loss_type=[loss], beta=0.5, **settings
-    )
+    their = theirs(*dpo_trainer(), TEXTS, tmp_path, copy.deepcopy(reference), loss_type=[loss], beta=0.5, **settings)
     data = tokens_of(TEXTS, tokenizer, tmp_path)
     for row, example in enumerate(their.data):  # before losses: the same tokens in the same places
         for ids, name in ((data.prompt_ids, "prompt_ids"), (data.chosen_ids, "chosen_ids")):
@@ -199,13 +203,9 @@ def test_dpo(loss, settings, tmp_path):
 @pytest.mark.parametrize("settings", [{}, {"cpo_alpha": 0.5}])
 def test_simpo(settings, tmp_path):
     """TRL's `cpo_alpha` is our `sft_weight`; its gamma is beta times ours."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from trl.experimental.cpo import CPOConfig, CPOTrainer
-
     beta, ratio = 2.0, 0.4
     options = {"loss_type": "simpo", "cpo_alpha": 0.0, "beta": beta, "simpo_gamma": beta * ratio, **settings}
-    their = theirs(CPOTrainer, CPOConfig, PLAIN, tmp_path, **options)
+    their = theirs(*cpo_trainer(), PLAIN, tmp_path, **options)
     data = token_pairs(len(PLAIN))
     for row, example in enumerate(their.data):
         data.prompt_ids[row] = torch.tensor(example["prompt_input_ids"])
