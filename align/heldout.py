@@ -13,6 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from align.errors import AlignError, did_you_mean
+from align.inspect.parity import group_means, parity
 from align.statistics import Interval, bootstrap_mean_interval, paired_bootstrap_interval
 
 ALL = "all"
@@ -27,6 +31,7 @@ class EvaluatedRow:
         number: place in the evaluation, the same in each.
         rewards: by name, higher is better; None where unscored.
         completion: the text that was sampled, None for pictures and for rows that are only scored.
+        user_group: whom the prompt stands for, where a column says so; None where none does.
     """
 
     number: int
@@ -35,11 +40,13 @@ class EvaluatedRow:
     seed: int
     rewards: Mapping[str, float | None]
     completion: str | None = None
+    user_group: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The row in a record."""
         record = {"prompt": self.prompt, "class": self.group, "seed": self.seed, "rewards": dict(self.rewards)}
-        return record if self.completion is None else {**record, "completion": self.completion}
+        more = {"completion": self.completion, "user_group": self.user_group}
+        return {**record, **{name: value for name, value in more.items() if value is not None}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +80,28 @@ class HeldoutRows:
 
         Prompts are drawn, not samples: samples of one prompt resemble each other.
         """
-        rows = [(row.rewards.get(name), row.prompt) for row in self.rows if group in (None, row.group)]
-        scored = [(value, prompt) for value, prompt in rows if value is not None]
-        if not scored:
-            return None
-        return bootstrap_mean_interval([value for value, _ in scored], clusters=[prompt for _, prompt in scored])
+        return _mean([row for row in self.rows if group in (None, row.group)], name)
+
+    def parity(self) -> dict[str, dict[str, Any]]:
+        """Reward -> how alike its means are across user groups (`align.inspect.parity`), and each group's mean.
+
+        Empty where prompts stand for nobody in particular, or all for the same group.
+        """
+        groups = tuple(dict.fromkeys(row.user_group for row in self.rows if row.user_group is not None))
+        if len(groups) < 2:
+            return {}
+        rows = [row for row in self.rows if row.user_group is not None]
+        ids = torch.tensor([groups.index(str(row.user_group)) for row in rows])
+        found = {}
+        for name in self.names:
+            scores = [row.rewards.get(name) for row in rows]
+            means = group_means(torch.tensor([math.nan if one is None else one for one in scores]).double(), ids)
+            if len(means):
+                intervals = {group: _mean([row for row in rows if row.user_group == group], name) for group in groups}
+                of_groups = {group: interval._asdict() for group, interval in intervals.items() if interval is not None}
+                numbers = {key: known(value) for key, value in parity(means)._asdict().items()}
+                found[name] = {**numbers, "groups": of_groups}
+        return found
 
     def metrics(self) -> dict[str, float]:
         """`eval/<reward>/mean`, `eval/<reward>/<class>` and `eval/<figure>`, without intervals."""
@@ -93,12 +117,14 @@ class HeldoutRows:
     def as_json(self) -> dict[str, Any]:
         """The record of `evaluations/step_XXXXXX.json`."""
         figures = {name: known(value) for name, value in self.figures.items()}
+        across = self.parity()
         return {
             "step": self.step,
             "weights": self.weights,
             "rewards": self._intervals(None),
             "classes": {group: self._intervals(group) for group in self.classes},
             **({"figures": figures} if figures else {}),
+            **({"parity": across} if across else {}),
             "rows": [row.as_json() for row in self.rows],
         }
 
@@ -130,9 +156,38 @@ def gain(before: HeldoutRows, after: HeldoutRows, name: str, group: str | None =
     return paired_bootstrap_interval(olds, news, clusters=prompts)
 
 
+def user_groups(columns: Mapping[str, Sequence[Any]], name: str | None, rows: int) -> list[str | None]:
+    """The user group of each row of a prompt file; None for all where no column is named.
+
+    Args:
+        columns: of the prompts.
+        name: `evaluation.group_column`.
+        rows: how many there are.
+
+    Raises:
+        AlignError: the prompts have no such column.
+    """
+    if name is None:
+        return [None] * rows
+    if name not in columns:
+        raise AlignError(
+            f"the held-out prompts have no column `{name}` (`evaluation.group_column`).{did_you_mean(name, columns)}",
+            f"Their columns: {', '.join(columns) or 'none'}. Add it to the file, or leave the setting out.",
+        )
+    return [None if value is None else str(value) for value in columns[name]]
+
+
 def known(value: float) -> float | None:
     """A score as a record holds it: None where there is none."""
     return None if math.isnan(value) else value
+
+
+def _mean(rows: Sequence[EvaluatedRow], name: str) -> Interval | None:
+    """Mean of a reward over rows; prompts are drawn, not samples."""
+    scored = [(value, row.prompt) for row in rows if (value := row.rewards.get(name)) is not None]
+    if not scored:
+        return None
+    return bootstrap_mean_interval([value for value, _ in scored], clusters=[prompt for _, prompt in scored])
 
 
 def write_record(path: Path, evaluation: HeldoutRows) -> Path:

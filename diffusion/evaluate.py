@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 
-from align.heldout import ALL, EvaluatedRow, HeldoutRows, gain, known
+from align.heldout import ALL, EvaluatedRow, HeldoutRows, gain, known, user_groups
 from align.statistics import Interval, paired_bootstrap_interval
 from align.types import Samples
 from diffusion.config import EvaluationConfig, OdeSampler, RolloutConfig
@@ -131,6 +131,7 @@ class Evaluator:
         self._model, self._prompts, self._scorer = model, prompts, scorer
         self._processes, self._timer = processes, timer
         self._classes = classes_of(prompts)
+        self._user_groups = user_groups(prompts.columns, config.group_column, len(prompts))
         self._order = spread_over_classes(prompts)
         self._seeds = config.seeds
         self._strip = self._order[: config.strip_prompts]
@@ -194,6 +195,7 @@ class Evaluator:
                     group=self._classes[int(prompt_row[place])],
                     seed=int(seeds[place]),
                     rewards={name: known(value) for name, value in zip(table.names, values, strict=True)},
+                    user_group=self._user_groups[int(prompt_row[place])],
                 )
                 found.append(_Found(row, image if row.number < pictures else None, small_copy(image)))
         return found

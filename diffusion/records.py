@@ -23,7 +23,14 @@ def read_evaluation(path: Path) -> Evaluation:
     """Inverse of `write_evaluation`, without the pictures."""
     record = json.loads(path.read_text(encoding="utf-8"))
     rows = [
-        EvaluatedRow(number=number, prompt=row["prompt"], group=row["class"], seed=row["seed"], rewards=row["rewards"])
+        EvaluatedRow(
+            number=number,
+            prompt=row["prompt"],
+            group=row["class"],
+            seed=row["seed"],
+            rewards=row["rewards"],
+            user_group=row.get("user_group"),
+        )
         for number, row in enumerate(record["rows"])
     ]
     return Evaluation(step=record["step"], weights=record["weights"], rows=rows, diversity=record.get("diversity", []))

@@ -227,16 +227,20 @@ class Workshop:
                 scorer=self.inputs.scorer,
                 processes=self.processes,
                 timer=self.timer,
+                group_column=evaluation.group_column,
             )
         return None if ranking is None and answers is None else Evaluator(ranking, answers)
 
     def _heldout(self, stored: StoredPairs | StoredResponses) -> PairEvaluator | ResponseEvaluator:
-        size = self.config.evaluation.batch_size
+        evaluation = self.config.evaluation
+        size, column = evaluation.batch_size, evaluation.group_column
         if isinstance(stored, StoredResponses):
-            return ResponseEvaluator(self.scorer, stored, processes=self.processes, batch_size=size)
+            return ResponseEvaluator(
+                self.scorer, stored, processes=self.processes, batch_size=size, group_column=column
+            )
         pairs = self.with_reference(stored, torch.arange(len(stored)))
         method = self._method(pairs, PairSampler(pairs=len(pairs), per_step=1, seed=0))
-        return PairEvaluator(method, pairs, processes=self.processes, batch_size=size)
+        return PairEvaluator(method, pairs, processes=self.processes, batch_size=size, group_column=column)
 
     def with_reference(self, pairs: StoredPairs, rows: torch.Tensor) -> StoredPairs:
         """The pairs with the reference's numbers for these rows, from the cache or computed now."""

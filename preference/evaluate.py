@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from align.engine.batching import even_cuts, micro_cuts
-from align.heldout import ALL, EvaluatedRow, HeldoutRows, known
+from align.heldout import ALL, EvaluatedRow, HeldoutRows, known, user_groups
 from align.types import Samples
 from preference.answers import AnswerSettings, answer
 from preference.losses import PairLosses
@@ -45,11 +45,21 @@ class PairEvaluator:
         pairs: held-out pairs with their reference.
         processes: who shares the work.
         batch_size: pairs of a pass.
+        group_column: column that says whom a pair stands for.
     """
 
-    def __init__(self, method: PairMethod, pairs: StoredPairs, *, processes: Processes, batch_size: int) -> None:
+    def __init__(
+        self,
+        method: PairMethod,
+        pairs: StoredPairs,
+        *,
+        processes: Processes,
+        batch_size: int,
+        group_column: str | None = None,
+    ) -> None:
         self._method, self._pairs = method, pairs
         self._processes, self._size = processes, batch_size
+        self._user_groups = user_groups(pairs.data.columns, group_column, len(pairs.data))
 
     @torch.no_grad()
     def table(self) -> PairTable:
@@ -66,7 +76,12 @@ class PairEvaluator:
         groups = data.columns.get("class") or [None] * len(data)
         return [
             EvaluatedRow(
-                number=number, prompt=prompt, group=ALL if group is None else str(group), seed=0, rewards=rewards
+                number=number,
+                prompt=prompt,
+                group=ALL if group is None else str(group),
+                seed=0,
+                rewards=rewards,
+                user_group=self._user_groups[number],
             )
             for number, (prompt, group, rewards) in enumerate(
                 zip(data.prompts, groups, pair_rewards(table), strict=True)
@@ -110,6 +125,7 @@ class AnswerEvaluator:
         scorer: runs the rewards.
         processes: who shares the work.
         timer: counts the stages.
+        group_column: column that says whom a prompt stands for.
     """
 
     def __init__(
@@ -121,8 +137,10 @@ class AnswerEvaluator:
         scorer: Scorer,
         processes: Processes,
         timer: Timer,
+        group_column: str | None = None,
     ) -> None:
         self._model, self._prompts, self._config = model, prompts, config
+        self._user_groups = user_groups(prompts.columns, group_column, len(prompts))
         self._scorer, self._processes, self._timer = scorer, processes, timer
         self._settings = AnswerSettings(
             max_new_tokens=config.max_new_tokens,
@@ -171,6 +189,7 @@ class AnswerEvaluator:
                 seed=wanted[place][1],
                 rewards={name: known(value) for name, value in zip(table.names, values, strict=True)},
                 completion=texts[place],
+                user_group=self._user_groups[wanted[place][0]],
             )
             for place, (number, values) in enumerate(zip(numbers, table.values.tolist(), strict=True))
         ]

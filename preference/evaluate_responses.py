@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from align.engine.batching import even_cuts, micro_cuts
-from align.heldout import ALL, EvaluatedRow
+from align.heldout import ALL, EvaluatedRow, user_groups
 
 if TYPE_CHECKING:
     from align.engine.distributed import Processes
@@ -28,13 +28,21 @@ class ResponseEvaluator:
         answers: held-out prompts with an answer each.
         processes: who shares the work.
         batch_size: answers of a pass.
+        group_column: column that says whom an answer stands for.
     """
 
     def __init__(
-        self, scorer: SequenceScorer, answers: StoredResponses, *, processes: Processes, batch_size: int
+        self,
+        scorer: SequenceScorer,
+        answers: StoredResponses,
+        *,
+        processes: Processes,
+        batch_size: int,
+        group_column: str | None = None,
     ) -> None:
         self._scorer, self._answers = scorer, answers
         self._processes, self._size = processes, batch_size
+        self._user_groups = user_groups(answers.data.columns, group_column, len(answers.data))
 
     @torch.no_grad()
     def table(self) -> Float[Tensor, "n 3"]:
@@ -57,6 +65,7 @@ class ResponseEvaluator:
                 group=ALL if group is None else str(group),
                 seed=0,
                 rewards={"response_log_prob": average},
+                user_group=self._user_groups[number],
             )
             for number, (prompt, group, average) in enumerate(zip(data.prompts, groups, averages, strict=True))
         ]

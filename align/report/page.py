@@ -14,6 +14,7 @@ from align.report.curves import Series, gain_chart, line_chart
 from align.report.gains import ALL, Gain
 from align.report.grids import data_uri, evenly
 from align.report.metrics import Metric, describe
+from align.report.parity import parity_rows
 from align.report.records import Run, Sample, Tile
 from align.report.summary import Summary, is_about_texts, sentences, summarise, trained_rewards
 from align.report.texts import IN_NATS, text_pairs
@@ -114,6 +115,7 @@ def content(run: Run) -> dict[str, Any]:
         "strip": strip_rows(run),
         "overall": overall,
         "groups": group_tables(summary),
+        "parity": parity_rows(run),
         "pairs": pairs(run, summary),
         "texts": text_pairs(run),
         "noun": "rows" if is_about_texts(run.config) else "pictures",

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from align.report.records import Evaluation, EvaluationRow, Interval, Plan, Run, Sample, Section, Tile
+from align.report.records import Evaluation, EvaluationRow, Interval, Parity, Plan, Run, Sample, Section, Tile
 
 Json = dict[str, Any]  # Any: a JSON object that somebody else wrote; every use below checks what it takes out
 
@@ -120,7 +120,13 @@ def _evaluation(path: Path, notes: list[str]) -> Evaluation | None:
         classes={str(name): _intervals(value) for name, value in (record.get("classes") or {}).items()},
         rows=rows,
         pictures=tuple(sorted((path.parent / "pictures" / path.stem).glob("*.png"))),
+        parity={str(name): _parity(value) for name, value in (record.get("parity") or {}).items()},
     )
+
+
+def _parity(record: Json) -> Parity:
+    numbers = {name: _number(record.get(name)) for name in ("mean", "worst", "low", "gini")}
+    return Parity(**numbers, groups=_intervals(record.get("groups")))
 
 
 def _strip(folder: Path, notes: list[str]) -> tuple[Tile, ...]:

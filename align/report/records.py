@@ -19,6 +19,25 @@ class Interval:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Parity:
+    """Means of a reward across user groups; NaN where a number has no meaning.
+
+    Attributes:
+        mean: every group counts alike.
+        worst: the smallest mean.
+        low: the 20th percentile of the means.
+        gini: 0 = all alike.
+        groups: mean of each.
+    """
+
+    mean: float
+    worst: float
+    low: float
+    gini: float
+    groups: Mapping[str, Interval]
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationRow:
     """One held-out sample: its prompt, the prompt's class, its seed, what the rewards said, and its text if any."""
 
@@ -39,6 +58,8 @@ class Evaluation:
         classes: class of prompts -> reward name -> mean over its rows.
         rows: every picture, in the same order at every step.
         pictures: the pictures of the first rows.
+        parity: reward name -> how alike its means are across user groups, and each group's mean; empty where prompts
+            stand for nobody in particular.
     """
 
     step: int
@@ -47,6 +68,7 @@ class Evaluation:
     classes: Mapping[str, Mapping[str, Interval]]
     rows: tuple[EvaluationRow, ...]
     pictures: tuple[Path, ...]
+    parity: Mapping[str, Parity] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

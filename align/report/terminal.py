@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from align.report import words
 from align.report.gains import Gain
+from align.report.parity import ParityRow, parity_rows
 from align.report.read import read_run
 from align.report.summary import Summary, is_about_texts, sentences, summarise
 
@@ -44,6 +45,8 @@ def print_report(run_folder: Path | str, console: Console | None = None) -> Summ
     noun = "rows" if is_about_texts(run.config) else "pictures"
     for reward in dict.fromkeys(gain.reward for gain in summary.gains):
         console.print(gain_table([gain for gain in summary.gains if gain.reward == reward], noun))
+    if parity := parity_rows(run):
+        console.print(parity_table(parity))
     if summary.stages:
         console.print(time_table(summary))
         console.print(
@@ -68,6 +71,21 @@ def gain_table(gains: Sequence[Gain], noun: str = "pictures") -> Table:
         interval = words.interval_of(gain).removeprefix("95 % interval ") or words.DASH
         level = words.level(gain.before.mean, gain), words.level(gain.after.mean, gain)
         table.add_row(Text(gain.group), str(gain.after.n), *level, words.signed(gain.difference.mean, gain), interval)
+    return table
+
+
+def parity_table(rows: Sequence[ParityRow]) -> Table:
+    """Means across user groups, before and after."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="Parity across user groups, before and after", title_justify="left")
+    table.add_column("reward")
+    table.add_column("")
+    for name in ("before", "after"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(Text(row.reward), Text(row.what), row.before, row.after)
     return table
 
 

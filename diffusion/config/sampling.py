@@ -134,6 +134,8 @@ class EvaluationConfig:
     """Classifier-free guidance; 1 = none."""
     rewards: tuple[RewardConfig, ...] = ()
     """Rewards that are only evaluated, beside the trained ones."""
+    group_column: str | None = None
+    """Column of the held-out prompts that says whom a prompt stands for: parity of means across them is reported."""
     strip_prompts: Count = 6
     """How many held-out prompts the progress strip follows, one fixed seed each."""
     strip_every: Count = 10

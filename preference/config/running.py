@@ -85,3 +85,5 @@ class EvaluationConfig:
     """Answers that are sampled and scored; `null` samples none."""
     rewards: tuple[RewardConfig, ...] = ()
     """What scores those answers."""
+    group_column: str | None = None
+    """Column of the held-out data that says whom a prompt stands for: parity of means across them is reported."""

@@ -119,6 +119,13 @@ def test_strip_is_the_evaluations_first_seed():
     assert strip.rows[1].rewards["brightness"] == pytest.approx(whole.rows[1].rewards["brightness"], abs=2e-3)
 
 
+def test_rows_know_whom_they_stand_for():
+    """The column of the prompts that the settings name, here their classes."""
+    found, network = evaluator(replace(CONFIG, group_column="class"), rewards=("brightness",))
+    rows = found.evaluate(0, network, "raw").rows
+    assert [row.user_group for row in rows] == [row.group for row in rows]
+
+
 def test_summaries_by_hand():
     """Scores 1, 0, 1, none: mean 2/3; even rows (0, 2) mean 1, odd rows (1, 3) mean 0 over the one that was scored."""
     found = by_hand([1.0, 0.0, 1.0, None])
