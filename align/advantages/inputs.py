@@ -21,7 +21,7 @@ POSITION_FIELDS = (  # one column per token or denoising step
 )
 KEY_FIELDS = (  # identities: compared for equality, so never floating point
     *("token_ids", "step_key", "seg_id", "turn_id", "state_key", "action_key"),
-    *("player", "role", "agent", "parent", "call"),
+    *("player", "role", "agent", "parent", "call", "user_groups"),
 )
 BATCH_FIELDS = ("step", "batch_mean_reward")  # about the batch as a whole; every other field has one row per sample
 
@@ -51,6 +51,7 @@ class AdvantageInputs:
         confidence: how sure the policy is of the true answer before the first turn and after each, as a log-probability
             per token; columns after a sample's last turn are ignored.
         metric: any number per sample.
+        user_groups: number of the user group that the prompt stands for, negative = nobody in particular.
         reference_rewards: reward of a reference policy's answer to the sample's prompt, in the unit of the rewards.
         greedy_rewards: reward of a greedy rollout of the sample's prompt, in the unit of the rewards.
         answers: canonical final answers; None = no answer found.
@@ -94,6 +95,7 @@ class AdvantageInputs:
     policy_window_mask: Real[Tensor, "n t"] | Bool[Tensor, "n t"] | None = None
     confidence: Float[Tensor, "n b"] | None = None
     metric: Float[Tensor, "n"] | None = None
+    user_groups: Int[Tensor, "n"] | None = None
     reference_rewards: Float[Tensor, "n"] | None = None
     greedy_rewards: Float[Tensor, "n"] | None = None
     answers: Sequence[Hashable] | None = None

@@ -21,6 +21,7 @@ FROM_REWARD: Mapping[str, Callable[[Any], Any]] = {  # Any: tensors, of which no
     "greedy_rewards": lambda values: values,
     "reference_rewards": lambda values: values,
     "correct": lambda values: values > 0,  # NaN is not correct
+    "user_groups": lambda values: values.nan_to_num(nan=-1.0).round().long(),  # a few small numbers; NaN is nobody
 }
 """Inputs that a reward column can be, and how."""
 ALWAYS = ("rewards", "group_ids", "prompt_ids", "advantages")

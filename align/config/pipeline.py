@@ -36,6 +36,7 @@ from align.config.shapers import (
     NoveltyBonus,
     ProbabilityMask,
     Ucas,
+    UserSoftMin,
     VerlEffectiveRank,
     XrpoNovelty,
 )
@@ -79,7 +80,7 @@ Base = Annotated[
     Field(discriminator="kind"),
 ]
 Shaper = Annotated[
-    NegativeOnly | XrpoNovelty | Ucas | AspoTool | VerlEffectiveRank | ProbabilityMask | NoveltyBonus,
+    NegativeOnly | XrpoNovelty | Ucas | AspoTool | VerlEffectiveRank | ProbabilityMask | NoveltyBonus | UserSoftMin,
     Field(discriminator="kind"),
 ]
 

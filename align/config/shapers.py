@@ -167,3 +167,19 @@ class NoveltyBonus:
     """Selects this shaper."""
     coefficient: NonNegativeFloat = 0.0
     """Size of the bonus of a state seen for the first time ever, in the unit of the advantages; 0 = off."""
+
+
+@declare_shaper(base=Grpo(eps=1e-4), requires=("group_ids", "user_groups"), scope="batch")
+@dataclass(frozen=True, kw_only=True)
+class UserSoftMin:
+    """More weight for the samples of user groups that score low: a soft-min over users. After arXiv:2402.08925.
+
+    Use it after any base, where a policy must not get better for most by getting worse for a few.
+    """
+
+    kind: Literal["user_soft_min"] = "user_soft_min"
+    """Selects this shaper."""
+    tau: PositiveFloat = 0.1
+    """Difference of two groups' mean scores, in the unit of the scores, at which one weighs e = 2.7 times as much."""
+    largest: PositiveFloat = 10.0
+    """Cap of a sample's weight."""

@@ -49,6 +49,7 @@ def example() -> AdvantageInputs:
         lengths=lengths,
         mask=mask,
         metric=torch.tensor([0.1, 0.4, 0.2, 0.3])[place],
+        user_groups=torch.arange(3).repeat_interleave(4),
         answers=list("abbc" * 3),
         correct=(rewards >= 0.9),
         greedy_rewards=torch.full((12,), 0.5),

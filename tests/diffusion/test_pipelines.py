@@ -53,6 +53,7 @@ SHAPERS = {
     "novelty_bonus": ["mask", "state_key"],
     "probability_mask": ["mask", "logprobs"],
     "ucas": ["mask", "self_certainty", "token_logits"],
+    "user_soft_min": ["user_groups"],
     "verl_effective_rank": ["rank_features"],
     "xrpo_novelty": ["logprobs"],
 }

@@ -125,6 +125,22 @@ SIGNAL = (
         remedy="Find out why samples are unscored, or raise `rollout.group_size`.",
     ),
     Metric(
+        name="user_groups/worst",
+        title="Worst user group",
+        formula="smallest mean score of a user group in the step (shaper `user_soft_min`)",
+        meaning="Whom the policy serves worst.",
+        healthy="Rises, also where the mean of all rises more slowly.",
+        remedy="Stays behind: lower `tau` of the shaper, or add prompts of that group.",
+    ),
+    Metric(
+        name="user_groups/largest_weight",
+        title="Largest weight of a user group",
+        formula="largest factor of a sample's advantage (shaper `user_soft_min`)",
+        meaning="How far the step is from training on all groups alike.",
+        healthy="1 to 3.",
+        remedy="At its cap: `tau` is small against the differences between groups; raise it.",
+    ),
+    Metric(
         name="advantages/mean_abs",
         title="Size of the advantages",
         formula="mean |A| after clipping",

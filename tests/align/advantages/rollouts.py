@@ -49,6 +49,7 @@ def _table():
         "state_key": integers(3, TURNS + 1),
         "action_key": integers(3, TURNS + 1),
         "done_reward_seq": uniform(T + 1),
+        "user_groups": integers(3),
     }
 
 
