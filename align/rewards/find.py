@@ -27,6 +27,15 @@ BUILT_IN = {
     "clip_head": "align.rewards.clip_head:ClipHead",
     "ocr": "align.rewards.ocr:OcrScore",
     "http": "align.rewards.http:HttpScore",
+    "text_length": "align.rewards.text:TextLength",
+    "length_target": "align.rewards.text:LengthTarget",
+    "brevity": "align.rewards.text:Brevity",
+    "repetition": "align.rewards.text:repetition",
+    "distinct": "align.rewards.text:distinct",
+    "regex_match": "align.rewards.text:RegexMatch",
+    "sentiment": "align.rewards.sentiment:Sentiment",
+    "readability": "align.rewards.readability:Readability",
+    "similarity": "align.rewards.similarity:Similarity",
     # Named, not imported: what a reward model reads is the language branch's business.
     "reward_model": "preference.reward_models.scorer:RewardModelScore",
 }
