@@ -19,9 +19,10 @@ def user_soft_min(inputs: AdvantageInputs, options: UserSoftMin) -> AdvantageRes
 
         m_h: mean score of user group h in the batch, n_h: its samples. The weights of all samples have mean 1.
 
-    It is the gradient of S = -tau log sum_h (n_h / n) exp(-m_h / tau) with respect to the groups' means. For
-    tau -> infinity that is the mean over all samples (nothing changes), for tau -> 0 it is max-min: only the worst
-    group is trained on. It weighs prompts and users; a soft-min over *rewards* of a sample is the combination of that name.
+    It is the gradient of S = -tau log sum_h (n_h / n) exp(-m_h / tau) with respect to the groups' means, up to the cap.
+    For tau -> infinity that is the mean over all samples (nothing changes), for tau -> 0 it is max-min: only the worst
+    group is trained on. It weighs prompts and users; a soft-min over *rewards* of a sample is the combination of that
+    name.
 
     Samples with a negative number belong to nobody: they keep their advantage and do not count.
 
