@@ -15,6 +15,8 @@ from align.cli import (
     adapter,  # noqa: F401
     audits,  # noqa: F401
     looks,  # noqa: F401
+    pairs,  # noqa: F401
+    soup,  # noqa: F401
     teach,  # noqa: F401
 )
 from align.cli.app import app, is_main_process

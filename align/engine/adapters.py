@@ -32,6 +32,11 @@ T = TypeVar("T")
 _DOOR = "called_through"
 
 
+def adapter_identity(config: LoraConfig) -> str:
+    """What a checkpoint must agree on about its adapters."""
+    return f"lora of rank {config.rank} and alpha {config.alpha:g}"
+
+
 class Policy:
     """A network and the weights of it that are trained. Made by `Policy.lora` or `Policy.full`.
 
@@ -75,8 +80,7 @@ class Policy:
             AlignError: a target matches no layer.
         """
         weights = inject(module, config, targets, seed=seed)
-        adapter = f"lora of rank {config.rank} and alpha {config.alpha:g}"
-        return cls(module, weights, identity={"adapter": adapter, **(identity or {})})
+        return cls(module, weights, identity={"adapter": adapter_identity(config), **(identity or {})})
 
     @classmethod
     def full(

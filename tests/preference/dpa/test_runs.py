@@ -7,7 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from align.config.load import load_config
 from align.config.shared import LoraConfig, OutputConfig, RewardConfig
+from align.engine.soup import make_soup
 from align.errors import AlignError
 from preference.config import CausalLm, GenerationConfig, TextCheckpointConfig, TextOptimizerConfig, TextTrainingConfig
 from preference.dpa import commands
@@ -143,6 +145,18 @@ def test_evaluation_of_a_run_pairs_it_with_its_base(finished, folder):
     assert records[1]["figures"] == pytest.approx(
         json.loads((finished / "evaluations/step_000004.json").read_text())["figures"]
     )
+
+
+def test_a_soup_of_a_run_with_itself_is_the_run(finished, folder, tmp_path):
+    """Its adapter has twice the rank and the same product, so held-out answers are the same."""
+    soup = make_soup([finished, finished], [0.25, 0.75], tmp_path / "soup")
+    config = load_config(soup)
+    assert config.model.lora.rank == 4
+    found = commands.evaluate(config, checkpoint=soup, output=tmp_path / "evaluation")
+    rows = [json.loads((path / "evaluations/step_000004.json").read_text())["rows"] for path in (found, finished)]
+    assert rows[0] == rows[1]
+    with pytest.raises(AlignError, match="already and not empty"):
+        make_soup([finished], [1.0], soup)
 
 
 @pytest.mark.parametrize(
