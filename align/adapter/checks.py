@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 
 from align.adapter.config import AdapterRun
 from align.adapter.rows import PreferredRows, read_rows
 from align.config import checks as shared
 from align.config import shipped
 from align.config.errors import Problem
-from align.encoders.load import encoder_problem
+from align.encoders.config import TransformersEncoder
 from align.errors import AlignError
 
 
@@ -49,9 +50,12 @@ def _check_objectives(config: AdapterRun) -> Iterator[Problem]:
 
 
 def _check_encoder(config: AdapterRun) -> Iterator[Problem]:
-    problem = encoder_problem(config.encoder)
-    if problem is not None:
-        yield Problem(keys=("encoder",), message=f"`encoder`: {problem[0]}", way_out=problem[1])
+    """A model folder that is none; a hub id and a package are found or missed when the encoder is loaded."""
+    if isinstance(config.encoder, TransformersEncoder):
+        folder = Path(config.encoder.path).expanduser()
+        if folder.is_absolute() and not (folder / "config.json").is_file():
+            message = f"`encoder.path` expects a folder with a config.json at {folder}, found none."
+            yield Problem(keys=("encoder.path",), message=message, way_out="Give a model folder or a hub id.")
 
 
 def _check_data(config: AdapterRun, processes: int) -> Iterator[Problem]:

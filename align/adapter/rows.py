@@ -3,6 +3,7 @@
 | what a row holds | as in |
 |---|---|
 | `prompt`, and `chosen_rewards`: objective -> number (`rejected_rewards` alike) | pairs made from scored candidates |
+| `prompt`, and `<objective>_chosen` (`<objective>_rejected`) | pairs of `align pairs` |
 | `prompt`, and `chosen_<objective>` (`rejected_<objective>`) | the same as plain columns |
 | `prompt`, and `rewards`: objective -> number | a scored file that holds preferred responses only |
 | `prompt`, and a column `<objective>`, or `rewards/<objective>` | the same as plain columns |
@@ -70,18 +71,19 @@ def _within(mapping: str) -> Finder:
     return lambda row, name: found.get(name) if isinstance(found := row.get(mapping), Mapping) else None
 
 
-def _prefixed(prefix: str) -> Finder:
-    return lambda row, name: row.get(prefix + name)
+def _around(before: str = "", after: str = "") -> Finder:
+    return lambda row, name: row.get(f"{before}{name}{after}")
 
 
 CHOSEN: tuple[Finder, ...] = (
     _within("chosen_rewards"),
-    _prefixed("chosen_"),
+    _around(after="_chosen"),
+    _around("chosen_"),
     _within("rewards"),
-    _prefixed("rewards/"),
-    _prefixed(""),
+    _around("rewards/"),
+    _around(),
 )
-REJECTED: tuple[Finder, ...] = (_within("rejected_rewards"), _prefixed("rejected_"))
+REJECTED: tuple[Finder, ...] = (_within("rejected_rewards"), _around(after="_rejected"), _around("rejected_"))
 
 
 def read_rows(source: str, objectives: Sequence[str], *, rejected: bool = False) -> PreferredRows:

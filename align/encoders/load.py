@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import singledispatch
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.encoders.config import ImageModelEncoder, MiniLmEncoder, TransformersEncoder
@@ -59,15 +58,3 @@ def _(config: ImageModelEncoder, device: str = "cpu") -> TextEncoder:
             "Name a config of a text-to-image model, or another `encoder.kind`.",
         ) from error
     return module.load_prompt_encoder(loaded.model, device)
-
-
-def encoder_problem(config: Any) -> tuple[str, str] | None:
-    """What is wrong with an encoder's settings and the way out, as far as that can be seen before loading; torch-free.
-
-    Any: the members of `Encoder`.
-    """
-    if isinstance(config, TransformersEncoder):
-        path = Path(config.path).expanduser()
-        if path.is_absolute() and not (path / "config.json").is_file():
-            return f"expected a folder with a config.json at {path}, found none.", "Give a model folder or a hub id."
-    return None

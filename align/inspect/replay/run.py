@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from align.config.needs import explain, unmet
+from align.config.shaping import AdapterWeights
 from align.engine.reward_tables import StepTable
 from align.errors import AlignError
 from align.inspect.replay.changes import Change, compare
 from align.inspect.replay.settings import ReplaySettings
 from align.shaping.pipeline import SignalPipeline
 
-BROUGHT = ("prompt_ids", "step")
+if TYPE_CHECKING:
+    from align.adapter.use import PromptWeigher
+
+BROUGHT = ("prompt_ids", "step", "prompt_weights")
 """What a stored table can bring for estimators, beside rewards and groups."""
 CLOSE = 1e-4
 """Largest difference of advantages, in units of their root mean square, that counts as none: tables hold float32."""
@@ -73,6 +77,7 @@ def reshaped(tables: Sequence[StepTable], settings: ReplaySettings) -> list[Step
             "Choose an estimator that reads rewards and groups only (grpo, rloo, dr_grpo, flow_grpo, ...).",
         )
     wanted = {name for need in needs for name in need.fields}
+    weigher = _weigher(settings)
     numbers: dict[str, int] = {}
     found = []
     for table in tables:
@@ -80,6 +85,8 @@ def reshaped(tables: Sequence[StepTable], settings: ReplaySettings) -> list[Step
             numbers.setdefault(prompt, len(numbers))
         bring = {"prompt_ids": torch.tensor([numbers[prompt] for prompt in table.prompts]), "step": table.step}
         inputs: dict[str, Any] = {name: value for name, value in bring.items() if name in wanted}
+        if weigher is not None:
+            inputs["prompt_weights"] = weigher.by_name(table.prompts)
         weights = torch.tensor([settings.weights.get(name, 0.0) for name in table.table.names])
         try:
             signal = pipeline(replace(table.table, weights=weights), table.group_ids, **inputs)
@@ -88,6 +95,16 @@ def reshaped(tables: Sequence[StepTable], settings: ReplaySettings) -> list[Step
         advantages = signal.advantages if signal.advantages.ndim == 1 else signal.advantages.mean(dim=1)
         found.append(replace(table, scores=signal.scores, advantages=advantages))
     return found
+
+
+def _weigher(settings: ReplaySettings) -> PromptWeigher | None:
+    """The preference adapter of these settings, None where they name none."""
+    weights = settings.pipeline.weights
+    if not isinstance(weights, AdapterWeights):
+        return None
+    from align.adapter.use import PromptWeigher
+
+    return PromptWeigher.load(weights.path, objectives=[name for name, own in settings.weights.items() if own != 0])
 
 
 def reproduces(tables: Sequence[StepTable], own: ReplaySettings) -> tuple[bool, str]:

@@ -30,7 +30,7 @@ CHANGES = {
     "no column": ({"objectives": (*OBJECTIVES, "tone")}, "has no rewards of the preferred response for all of"),
     "no rejected": ({"target": TargetConfig(contrastive=True)}, "has no rewards of the rejected response"),
     "no file": ({"data": RowsConfig(train="none.jsonl")}, "`data.train`: expected a file ending in"),
-    "no encoder": ({"encoder": TransformersEncoder(path="/no/folder")}, "expected a folder with a config.json"),
+    "no encoder": ({"encoder": TransformersEncoder(path="/no/folder")}, "expects a folder with a config.json"),
     "warm-up": ({"optimizer": AdapterOptimizerConfig(warmup_updates=600)}, "the warm-up takes 600 updates"),
     "recipe": ({"recipe": "nothing"}, "there is no shipped config `nothing`"),
 }

@@ -29,6 +29,9 @@ SHAPES = {
         "rejected_good": r[0],
         "rejected_short": r[1],
     },
+    "columns of align pairs": lambda p, r: {
+        f"{name}_{side}": scores[i] for side, scores in (("chosen", p), ("rejected", r)) for i, name in enumerate(NAMES)
+    },
     "a mapping": lambda p, r: {"rewards": named(p), "rejected_rewards": named(r)},
     "columns": lambda p, r: {**named(p), "rejected_rewards": named(r)},
     "columns with a prefix": lambda p, r: {"rewards/good": p[0], "rewards/short": p[1], "rejected_rewards": named(r)},

