@@ -15,6 +15,7 @@ from align.report.metrics.others import HELDOUT, TIME
 from align.report.metrics.preference import HELDOUT_PAIRS, LOG_PROBS, RANKING, SPEED
 from align.report.metrics.reward_models import REWARD_MODELS
 from align.report.metrics.rewards import REWARD, SIGNAL
+from align.report.metrics.teachers import TEACHERS
 from align.report.metrics.updates import UPDATE
 
 GROUPS: dict[str, tuple[Metric, ...]] = {
@@ -26,6 +27,7 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
     "Language models: log-probabilities": LOG_PROBS,
     "Language models: ranking of pairs": RANKING,
     "Language models: held-out pairs": HELDOUT_PAIRS,
+    "Language models: teachers": TEACHERS,
     "Reward models": REWARD_MODELS,
     "Preference adapter": ADAPTER,
     "Held-out evaluation": HELDOUT,
