@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from align.report.metrics.adapter import ADAPTER
 from align.report.metrics.chain import CHAIN
+from align.report.metrics.dpa import DPA
 from align.report.metrics.forward import FORWARD
 from align.report.metrics.metric import Metric
 from align.report.metrics.others import HELDOUT, TIME
@@ -29,6 +30,7 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
     "Language models: held-out pairs": HELDOUT_PAIRS,
     "Language models: teachers": TEACHERS,
     "Reward models": REWARD_MODELS,
+    "Directional Preference Alignment": DPA,
     "Preference adapter": ADAPTER,
     "Held-out evaluation": HELDOUT,
     "Time": (*TIME, *SPEED),
