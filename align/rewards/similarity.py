@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from align.encoders.base import masked_mean
 from align.errors import AlignError, did_you_mean
 from align.packages import folder_of
 from align.rewards.network import Lazy, batches, pick_device, place_of
@@ -129,9 +130,7 @@ def mean_pooled(states: Float[Tensor, "b t d"], mask: Int[Tensor, "b t"]) -> Flo
         states: last hidden states.
         mask: 1 for tokens, 0 for padding; at least one token a row.
     """
-    weights = mask.to(states.dtype).unsqueeze(-1)
-    means = (states * weights).sum(dim=1) / weights.sum(dim=1)
-    return nn.functional.normalize(means, dim=-1)
+    return nn.functional.normalize(masked_mean(states, mask), dim=-1)
 
 
 def _packaged() -> Path:
