@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_scored", "evaluate", "export", "generate", "score", "train"]
 
+OUTPUT = Path("pictures")
+"""Where `align generate` writes without `--output`."""
 WEIGHTS = "weights"
 """Folder of a finished run that holds its weights as diffusers reads them."""
 
@@ -171,8 +173,8 @@ def generate(
     checkpoint: Path | None = None,
     prompts: Sequence[str] = (),
     prompts_file: Path | None = None,
-    seeds: Sequence[int] = (0,),
-    output: Path = Path("pictures"),
+    seeds: Sequence[int] | None = (0,),
+    output: Path = OUTPUT,
 ) -> list[Path]:
     """Draw pictures and a contact sheet of them, with the settings of the evaluation.
 
@@ -181,7 +183,7 @@ def generate(
         checkpoint: checkpoint, run folder or folder of exported LoRA weights; None draws with the base model.
         prompts: texts.
         prompts_file: a file with more of them.
-        seeds: one picture of each prompt for each seed.
+        seeds: one picture of each prompt for each seed; None takes 0, 1, 2, 3.
         output: folder for the pictures, `grid.png` and `pictures.jsonl`.
 
     Returns:
@@ -189,6 +191,7 @@ def generate(
     """
     from align.report.grids import contact_sheet
 
+    seeds = range(4) if seeds is None else seeds
     texts = [*prompts, *(() if prompts_file is None else read_prompts(str(prompts_file)).prompts)]
     if not texts or not seeds:
         raise AlignError("there is no prompt or no seed, so there is nothing to draw.", "Give at least one of each.")

@@ -1,4 +1,6 @@
-"""What `align train | evaluate` do for language models: wire the parts, in order. No formula. Others say what to do.
+"""What `align train | evaluate` do for language models: wire the parts, in order. No formula.
+
+`generate`, `score`, `pairs` and `export` have files of their own.
 
 The command line imports this module late: it loads torch.
 """
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from align.config.load import CONFIG_NAME, save_config
 from align.engine.checkpoint import make_readable
@@ -33,9 +35,13 @@ from preference.assemble import (
     training_records,
 )
 from preference.config import PreferenceRun
+from preference.export import export
 from preference.forward import SequenceScorer
+from preference.generate import generate
+from preference.make_pairs import pairs
 from preference.models import load_causal_lm
 from preference.plan import plan
+from preference.score import score
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,8 +50,10 @@ if TYPE_CHECKING:
     from align.engine.distributed import Processes
     from preference.models.language_model import LanguageModel
 
-__all__ = ["evaluate", "export", "generate", "score", "teach", "train"]
+__all__ = ["evaluate", "export", "generate", "pairs", "score", "teach", "train"]
 
+OUTPUT = Path("candidates.jsonl")
+"""Where `align generate` writes without `--output`."""
 WEIGHTS = "weights"
 """Folder of a finished run that holds its weights as transformers and peft read them."""
 REFERENCE = "reference"
@@ -143,42 +151,6 @@ def evaluate(config: PreferenceRun, *, checkpoint: Path | None = None, output: P
             write_report(output)
             _print(output, found)
     return output
-
-
-def generate(config: PreferenceRun, **options: object) -> NoReturn:
-    """Not for texts.
-
-    Raises:
-        AlignError: always; says what answers prompts instead.
-    """
-    raise AlignError(
-        "`align generate` draws pictures; for language models there is no such command yet.",
-        "Answers to held-out prompts are sampled and scored by `align evaluate RUN` with `evaluation.generate` set.",
-    )
-
-
-def score(*arguments: object, **options: object) -> NoReturn:
-    """Not for texts.
-
-    Raises:
-        AlignError: always; says what scores texts instead.
-    """
-    raise AlignError(
-        "`align score` scores a folder of pictures; for texts there is no such command yet.",
-        "Answers to held-out prompts are scored by `align evaluate RUN` with `evaluation.rewards` set.",
-    )
-
-
-def export(config: PreferenceRun, **options: object) -> NoReturn:
-    """Not needed: a finished run has its weights in the form of transformers and peft.
-
-    Raises:
-        AlignError: always; says where the weights are.
-    """
-    raise AlignError(
-        "`align export` writes weights of image models.",
-        f"A finished run of a language model has them in `{WEIGHTS}/`, as transformers and peft read them.",
-    )
 
 
 def teach(config: PreferenceRun) -> Path:

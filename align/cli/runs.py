@@ -103,26 +103,33 @@ def generate(
     prompts: Annotated[
         Path | None, typer.Option("--prompts", help="A file of prompts, as in `prompts.heldout`.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Pictures per prompt, from the seeds 0, 1, ...")] = 4,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")] = Path("pictures"),
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Samples per prompt, from the seeds 0, 1, ...; default: 4, or `candidates.per_prompt`."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for pictures (`pictures`), file for texts (`candidates.jsonl`)."),
+    ] = None,
 ) -> None:
-    """Draw pictures with a trained or base model."""
+    """Draw pictures, or sample several answers to each prompt, with a trained or base model."""
     from align.config.load import load_config
-    from align.errors import AlignError
 
-    if not prompt and prompts is None:
-        raise AlignError("there is no prompt.", "Give one with `--prompt 'a red circle'`, or a file with `--prompts`.")
     loaded = load_config(target, overrides or (), check=False)
-    pictures = commands_of(loaded).generate(
+    commands = commands_of(loaded)
+    output = output or commands.OUTPUT
+    commands.generate(
         loaded,
         checkpoint=_checkpoint(target),
         prompts=tuple(prompt or ()),
         prompts_file=prompts,
-        seeds=tuple(range(seeds)),
+        seeds=None if seeds is None else tuple(range(seeds)),
         output=output,
     )
     if is_main_process():
-        console().print(f"{len(pictures)} pictures in {output}", soft_wrap=True)
+        console().print(f"Written: {output}", soft_wrap=True)
 
 
 @app.command()
@@ -132,8 +139,14 @@ def export(
     ],
     overrides: Overrides = None,
     format: Annotated[
-        str, typer.Option("--format", "-f", help="`diffusers`, `comfyui`, `kohya` (adapters), or `merged` (pipeline).")
-    ] = "diffusers",
+        str | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="Image models: `diffusers` (the default), `comfyui`, `kohya` (adapters), `merged` (pipeline). "
+            "Language models: `merged` (the default; a folder of transformers), `adapter` (peft).",
+        ),
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="An empty or new folder.")] = Path("exported"),
     dtype: Annotated[str, typer.Option(help="`float32`, `bfloat16` or `float16`.")] = "float32",
     averaged: Annotated[
@@ -152,19 +165,34 @@ def export(
 
 @app.command()
 def score(
-    images: Annotated[
-        Path, typer.Argument(metavar="IMAGES", help="A folder of pictures, taken in the order of their names.")
+    samples: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SAMPLES",
+            help="A folder of pictures, taken in the order of their names, or a file of candidates (`align generate`).",
+        ),
     ],
-    reward: Annotated[list[str], typer.Option("--reward", "-r", help="A reward as in a config; may be repeated.")],
+    overrides: Overrides = None,
+    reward: Annotated[
+        list[str] | None, typer.Option("--reward", "-r", help="A reward as in a config; may be repeated.")
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", "-c", help="Texts: the config whose `candidates` has rewards and weights.")
+    ] = None,
     prompts: Annotated[Path | None, typer.Option("--prompts", help="A file with one prompt per picture.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSONL file for the scores.")] = None,
-    branch: Annotated[str, typer.Option(help="Whose samples these are.")] = "diffusion",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file for the scores.")] = None,
+    branch: Annotated[
+        str | None, typer.Option(help="Whose samples these are; default: a folder is of images, a file of texts.")
+    ] = None,
 ) -> None:
-    """Score a folder of pictures with any rewards, without a model."""
+    """Score a folder of pictures or a file of texts with any rewards, without the model that made them."""
     from align.config.branches import branch_module, root_of
+    from align.config.load import load_config
 
-    commands = branch_module(root_of(branch), "commands")
-    commands.score(images, rewards=tuple(reward), prompts=prompts, output=output)
+    commands = branch_module(root_of(branch or ("preference" if samples.is_file() else "diffusion")), "commands")
+    loaded = None if config is None else load_config(config, overrides or (), check=False)
+    given = {} if loaded is None else {"config": loaded}
+    commands.score(samples, rewards=tuple(reward or ()), prompts=prompts, output=output, **given)
 
 
 def _checkpoint(target: str) -> Path | None:

@@ -19,14 +19,20 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def export(
-    config: DiffusionRun, *, source: Path, format: str, output: Path, dtype: str = "float32", averaged: bool = True
+    config: DiffusionRun,
+    *,
+    source: Path,
+    format: str | None = None,
+    output: Path,
+    dtype: str = "float32",
+    averaged: bool = True,
 ) -> Path:
     """Write trained weights for another program.
 
     Args:
         config: the run's settings.
         source: checkpoint, run folder or folder of exported LoRA weights.
-        format: a key of `diffusion.export.files.FORMATS`.
+        format: a key of `diffusion.export.files.FORMATS`; None = `diffusers`.
         output: folder; it must not hold anything yet.
         dtype: of the written weights; an alpha stays float32.
         averaged: take the moving average where the checkpoint has one.
@@ -38,6 +44,7 @@ def export(
         AlignError: unknown format or dtype, no weights at `source`, a folder with something in it, a format that the
             family does not have.
     """
+    format = format or "diffusers"
     for name, value, known in (("format", format, FORMATS), ("dtype", dtype, DTYPES)):
         if value not in known:
             raise AlignError(f"there is no export {name} {value!r}.", f"Choose one of {', '.join(known)}.")

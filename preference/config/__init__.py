@@ -13,6 +13,7 @@ from pydantic import with_config
 from align.config.numbers import Count
 from align.config.shared import STRICT, OutputConfig
 from preference.config.algorithms import Algorithm, DpoConfig, SftConfig, SimpoConfig
+from preference.config.candidates import CandidatesConfig, ServerConfig
 from preference.config.data import PairsConfig, TokensConfig
 from preference.config.models import CausalLm, Model
 from preference.config.running import (
@@ -28,6 +29,7 @@ from preference.config.teacher import AdpaConfig, DckdConfig, TeacherConfig, Two
 __all__ = [
     "AdpaConfig",
     "Algorithm",
+    "CandidatesConfig",
     "CausalLm",
     "DckdConfig",
     "DpoConfig",
@@ -37,6 +39,7 @@ __all__ = [
     "PairsConfig",
     "PreferenceRun",
     "ReferenceConfig",
+    "ServerConfig",
     "SftConfig",
     "SimpoConfig",
     "TeacherConfig",
@@ -73,6 +76,8 @@ class PreferenceRun:
     """How long, how large, how precise."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """Held-out evaluation."""
+    candidates: CandidatesConfig | None = None
+    """Answers for new pairs, for `align generate`, `score` and `pairs`; `align train` does not read it."""
     checkpoint: TextCheckpointConfig = field(default_factory=TextCheckpointConfig)
     """Checkpoints."""
     output: OutputConfig = field(default_factory=OutputConfig)

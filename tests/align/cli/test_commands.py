@@ -47,6 +47,8 @@ def calls(monkeypatch):
         evaluate=note("evaluate", Path("evaluation")),
         generate=note("generate", [Path("a.png")]),
         score=note("score", None),
+        pairs=note("pairs", None),
+        OUTPUT=Path("usual"),
     )
     monkeypatch.setattr(runs, "commands_of", lambda config: branch)
     monkeypatch.setattr(
@@ -125,8 +127,9 @@ def test_generate(folder, calls):
     assert options["seeds"] == (0, 1)
     assert options["checkpoint"] == Path("runs/old")
     assert options["output"] == Path("out")
-    assert "1 pictures in out" in output
-    assert "there is no prompt" in refuse("generate", "runs/old")
+    assert "Written: out" in output
+    assert "Written: usual" in invoke("generate", "run.yaml")
+    assert calls[1][2]["seeds"] is None
 
 
 def test_score(folder, calls):
@@ -134,6 +137,18 @@ def test_score(folder, calls):
     ((_, (images,), options),) = calls
     assert images == Path()
     assert options == {"rewards": ("brightness", "mine.py:f"), "prompts": Path("train.txt"), "output": None}
+
+
+def test_pairs_and_scores_of_texts_take_a_config(folder, calls):
+    (folder / "scored.jsonl").write_text("")
+    invoke("score", "scored.jsonl", "rollout.group_size=2", "-c", "run.yaml")
+    invoke("pairs", "scored.jsonl", "-c", "run.yaml", "-o", "out.jsonl")
+    (_, _, scored), (_, (samples,), paired) = calls
+    assert scored["config"].rollout.group_size == 2
+    assert scored["rewards"] == ()
+    assert samples == Path("scored.jsonl")
+    assert paired["config"].rollout.group_size == 4
+    assert paired["output"] == Path("out.jsonl")
 
 
 def test_demo_is_the_shipped_config(folder, calls, monkeypatch):
@@ -176,7 +191,9 @@ def test_schema():
     assert json.loads(invoke("schema", "diffusion"))["title"] == "DiffusionRun"
     assert json.loads(invoke("schema", "preference"))["title"] == "PreferenceRun"
     assert invoke("schema", "--markdown").startswith("# Settings of `branch: diffusion`")
-    assert "expected one of the branches diffusion, preference, found music" in refuse("schema", "music")
+    assert "expected one of the branches adapter, diffusion, preference, reward_model, found music" in refuse(
+        "schema", "music"
+    )
 
 
 def test_report_of_something_else(folder):
