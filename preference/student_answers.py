@@ -7,6 +7,7 @@ is taken. What the rejected answer was no longer matters: the method does not re
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +15,16 @@ import torch
 from torch import Tensor
 
 from align.errors import AlignError
-from preference.config import PreferenceRun
+from preference.config import PairsConfig, PreferenceRun
 from preference.config.teacher import AdpaConfig
-from preference.data import listed, read_responses, with_notes
+from preference.data import DataReport, Texts, bad_rows_error, listed, read_responses, with_notes
+from preference.formats import TextRow, Unusable, as_chat, normalise
+from preference.tables import open_table
 from preference.tokenise import tokenise_responses
 from preference.tokens import TokenPairs, TokenResponses
 
+CANDIDATES = "candidates"
+"""Column of several answers to a prompt."""
 NONE = "no answer of the student to this prompt"
 OTHER = "the student's answer begins with other tokens of the prompt"
 
@@ -38,9 +43,52 @@ def as_states(pairs: TokenPairs, config: PreferenceRun, tokenizer: Any) -> Token
     algorithm = config.algorithm
     if not isinstance(algorithm, AdpaConfig) or algorithm.student_answers is None:
         return pairs
-    texts = read_responses(algorithm.student_answers, config.data)
-    answers = tokenise_responses(texts, tokenizer, config.data)
+    answers = tokenise_responses(read_answers(algorithm.student_answers, config.data), tokenizer, config.data)
     return with_student_answers(pairs, answers, source=algorithm.student_answers, bad_rows=config.data.bad_rows)
+
+
+def read_answers(source: str, settings: PairsConfig) -> Texts:
+    """Prompts with an answer each: columns `prompt` and `completion`, or `candidates` as `align generate` writes them.
+
+    Of several candidates the first one is taken.
+
+    Args:
+        source: file, folder or hub id.
+        settings: what becomes of rows that cannot be used.
+
+    Raises:
+        AlignError: no such source or columns, or rows that cannot be used.
+    """
+    table = open_table(source)
+    if not {"prompt", CANDIDATES} <= set(table.columns):
+        return read_responses(source, settings, split="train")
+    kept: dict[int, TextRow] = {}
+    bad: list[str] = []
+    for number, row in enumerate(table.rows):
+        try:
+            kept[number] = _first_candidate(row)
+        except Unusable as problem:
+            bad.append(f"{table.place(number)}: {problem}")
+    if bad and (settings.bad_rows == "error" or not kept):
+        raise bad_rows_error(source, bad)
+    return Texts(
+        rows=tuple(as_chat(row) if settings.plain_as_chat else row for row in kept.values()),
+        numbers=tuple(kept),
+        places=tuple(table.place(number) for number in kept),
+        columns={},
+        report=DataReport(source=source, read=len(table), used=len(kept), dropped={"not usable": len(bad)}),
+    )
+
+
+def _first_candidate(row: Mapping[str, Any] | str) -> TextRow:
+    if isinstance(row, str):
+        raise Unusable(row)
+    candidates = row.get(CANDIDATES)
+    if not isinstance(candidates, list) or not candidates:
+        raise Unusable(f"`{CANDIDATES}` should be a list of texts, found {str(candidates)[:40]!r}")
+    is_chat = not isinstance(row.get("prompt"), str)
+    answer = [{"role": "assistant", "content": candidates[0]}] if is_chat else candidates[0]
+    return normalise(row.get("prompt"), [answer], (CANDIDATES,), row)
 
 
 def with_student_answers(

@@ -97,7 +97,7 @@ class AdpaConfig:
     teacher: TwoTeachersConfig = field(default_factory=TwoTeachersConfig)
     """Both teachers and their records."""
     student_answers: DataPath | None = None
-    """Answers of the student to the training prompts (`prompt`, `completion`); `null`: the rejected answers."""
+    """The student's answers to the training prompts, a file of `align generate`; `null`: the rejected answers."""
     gamma: NonNegativeFloat = 1.5
     """Weight of the advantage term. Published best 1.5; beyond 3 it over-optimises."""
     advantage_beta: PositiveFloat = 1.0

@@ -7,7 +7,7 @@ import pytest
 from align.errors import AlignError
 from preference.config import AdpaConfig, DckdConfig, PairsConfig, PreferenceRun
 from preference.data import read_pairs, read_responses
-from preference.student_answers import as_states, with_student_answers
+from preference.student_answers import as_states, read_answers, with_student_answers
 from preference.tokenise import tokenise_pairs, tokenise_responses
 
 from .tokenizers import qwen_like
@@ -65,6 +65,21 @@ def test_a_pair_without_an_answer_stops_or_is_counted(files):
     assert "1 left out: no answer of the student" in found.report.summary()
     with pytest.raises(AlignError):
         with_student_answers(pairs.select([0]), some, bad_rows="skip")  # nothing would be left
+
+
+def test_candidates_of_align_generate(tmp_path):
+    """The first of each row, of conversations and of plain prompts; a row without any is told by its line."""
+    rows = [
+        {"row": 0, "prompt": turns("user", "cat 0"), "candidates": ["the one", "other"], "finish": ["stop", "stop"]},
+        {"row": 1, "prompt": "cat 1", "candidates": ["the two"], "finish": ["length"]},
+    ]
+    settings = PairsConfig()
+    found = read_answers(write(tmp_path / "candidates.jsonl", rows), settings)
+    assert [row.responses[0] for row in found.rows] == [tuple(turns("assistant", "the one")), "the two"]
+    path = write(tmp_path / "bad.jsonl", [*rows, {"prompt": "cat 2", "candidates": []}])
+    with pytest.raises(AlignError, match=r"bad\.jsonl:3: `candidates` should be a list of texts"):
+        read_answers(path, settings)
+    assert len(read_answers(path, PairsConfig(bad_rows="skip"))) == 2
 
 
 def test_a_prompt_of_other_tokens_is_no_match(files):
