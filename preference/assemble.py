@@ -163,7 +163,8 @@ def layout_of(config: PreferenceRun, policy: Policy, inputs: Inputs) -> LayoutPl
     rows = _sampler(config, len(pairs))(1).rows
     cuts = micro_cuts(len(rows), size)[:SAMPLED_BATCHES]
     longest = max(part.longest() for part in (inputs.pairs, inputs.heldout) if part is not None)
-    return plan_layout(policy.module, [pairs.groups(rows[cut.start : cut.stop]) for cut in cuts], longest=longest)
+    batches = [pairs.groups(rows[cut.start : cut.stop]) for cut in cuts]
+    return plan_layout(policy.module, batches, longest=longest, wanted=config.training.layout)
 
 
 def _sampler(config: PreferenceRun, pairs: int, processes: Processes | None = None) -> PairSampler:

@@ -29,6 +29,8 @@ class TextTrainingConfig(TrainingConfig):
     """Pairs in one forward and backward pass of one process; changes speed and memory, not the result."""
     ema: EmaConfig | None = None
     """Moving average of the trained weights; `null` switches it off."""
+    layout: Literal["auto", "padded", "packed", "shared"] = "auto"
+    """How answers lie in rows: the cheapest that the model can take, or this one. Changes speed and memory only."""
 
 
 @dataclass(frozen=True, kw_only=True)

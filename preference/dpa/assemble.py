@@ -119,7 +119,7 @@ def layout_of(config: DpaRun, policy: Policy, inputs: Inputs, tokenizer: Any) ->
     size = config.training.micro_batch_size
     groups = [Group(prompt=prompt, responses=answers) for prompt in tokens.prompt_ids]
     batches = [groups[start : start + size] for start in range(0, len(groups), size)]
-    return plan_layout(policy.module, batches, longest=config.data.max_length)
+    return plan_layout(policy.module, batches, longest=config.data.max_length, wanted=config.training.layout)
 
 
 @dataclass(frozen=True, kw_only=True)
