@@ -44,7 +44,18 @@ def test_dpo(name):
     assert not keeps_copy(config, 10**9)
 
 
-@pytest.mark.parametrize("name", [*SIMPO, *DPO])
+def test_dckd_and_adpa():
+    """Gao et al., arXiv:2502.17927: alpha 0.2, gamma 1.5, 50 entries, signed advantages; learning rate of a fork."""
+    first, second = load_config("preference/dckd_llama32_1b"), load_config("preference/adpa_llama32_1b")
+    assert (first.algorithm.alpha, second.algorithm.gamma, second.algorithm.clip) == (0.2, 1.5, "paper")
+    for config in (first, second):
+        assert config.algorithm.teacher.top_k == 50
+        assert config.algorithm.sft_weight == 1
+        assert config.optimizer.learning_rate == 5e-7
+        assert not precomputes(config, 60_000)
+
+
+@pytest.mark.parametrize("name", [*SIMPO, *DPO, "dckd_llama32_1b", "adpa_llama32_1b"])
 def test_what_all_have(name):
     """A global batch of 128, a tenth of the steps of warm-up, all weights, bfloat16."""
     config = load_config(f"preference/{name}")
