@@ -81,14 +81,14 @@ def generate(
     numbers = tuple(range(settings.per_prompt)) if seeds is None else tuple(seeds)
     _check(settings, numbers, checkpoint)
     source = None if checkpoint is None else find_checkpoint(checkpoint)
-    texts = _prompts(config, settings, prompts, prompts_file)
+    texts = given_prompts(config, settings, prompts, prompts_file)
     with processes_of(config.training) as (accelerator, processes):
         answers: AnswerSource
         if settings.server is not None:
             answers = ServerAnswers(settings.server, settings, texts, config.seed)
         else:
             model = load_causal_lm(config.model, accelerator.device)
-            network, label = _weights(config, model, source)
+            network, label = weights_of(config, model, source)
             answers = LocalAnswers(model, network, label, config, settings, texts)
         write_candidates(texts, answers, numbers, seed=config.seed, output=output, processes=processes)
     return output
@@ -227,7 +227,7 @@ def _check(settings: CandidatesConfig, numbers: Sequence[int], checkpoint: Path 
         )
 
 
-def _prompts(config: PreferenceRun, settings: CandidatesConfig, given: Sequence[str], file: Path | None) -> Texts:
+def given_prompts(config: PreferenceRun, settings: CandidatesConfig, given: Sequence[str], file: Path | None) -> Texts:
     """The prompts, as turns where they are to go through a template."""
     as_turns = config.data.plain_as_chat or (settings.server is not None and settings.server.api == "chat")
     source = str(file) if file is not None else settings.prompts
@@ -253,7 +253,7 @@ def _prompts(config: PreferenceRun, settings: CandidatesConfig, given: Sequence[
     return texts
 
 
-def _weights(config: PreferenceRun, model: LanguageModel, source: Path | None) -> tuple[torch.nn.Module, str]:
+def weights_of(config: PreferenceRun, model: LanguageModel, source: Path | None) -> tuple[torch.nn.Module, str]:
     """The network to sample from, and a name for its weights."""
     if source is None:
         return model.network, config.model.path

@@ -9,19 +9,29 @@ import typer
 
 from align.cli.app import Overrides, app, command_line, commands_of, console, is_main_process, run_folder_of
 
-DEMO = "demo/awm_tiny"
+DEMOS = {"diffusion": ("demo/awm_tiny", "demo"), "preference": ("demo/dpo_tiny", "demo_texts")}
+"""Shipped config and name of the run folder of each branch's demo."""
 
 
 @app.command()
 def demo(
     overrides: Overrides = None,
+    branch: Annotated[str, typer.Option(help="`diffusion` (pictures), `preference` (texts), or `all`.")] = "all",
     seed: Annotated[int | None, typer.Option(help="All randomness of the run follows from it.")] = None,
 ) -> None:
-    """Train the embedded text-to-image model with a reward on this machine, and show that it got better."""
+    """Train the embedded models on this machine, one of pictures and one of texts, and show that they got better."""
     from align.config.load import load_config
+    from align.errors import AlignError
 
+    if branch not in (*DEMOS, "all"):
+        raise AlignError(
+            f"expected a branch among {', '.join(DEMOS)}, or all; found {branch!r}.", "Leave it out for all."
+        )
+    chosen = DEMOS.values() if branch == "all" else [DEMOS[branch]]
     first = [] if seed is None else [f"seed={seed}"]
-    _train(load_config(DEMO, [*first, *(overrides or ())]), name="demo")
+    loaded = [(load_config(config, [*first, *(overrides or ())]), name) for config, name in chosen]
+    for config, name in loaded:
+        _train(config, name=name)
 
 
 @app.command()
@@ -113,6 +123,10 @@ def generate(
         Path | None,
         typer.Option("--output", "-o", help="Folder for pictures (`pictures`), file for texts (`candidates.jsonl`)."),
     ] = None,
+    direction: Annotated[
+        str | None,
+        typer.Option(help="Of a run of DPA: what to prefer, such as `relevance=0.8,brevity=0.6`."),
+    ] = None,
 ) -> None:
     """Draw pictures, or sample several answers to each prompt, with a trained or base model."""
     from align.config.load import load_config
@@ -127,9 +141,24 @@ def generate(
         prompts_file=prompts,
         seeds=None if seeds is None else tuple(range(seeds)),
         output=output,
+        **_direction(loaded, direction),
     )
     if is_main_process():
         console().print(f"Written: {output}", soft_wrap=True)
+
+
+def _direction(config: Any, direction: str | None) -> dict[str, str | None]:  # Any: each branch has its own root
+    """The direction as an argument, for the branch that knows directions."""
+    from align.errors import AlignError
+
+    if config.branch == "dpa":
+        return {"direction": direction}
+    if direction is not None:
+        raise AlignError(
+            f"a run of `branch: {config.branch}` was not trained to follow directions.",
+            "Give a run of `branch: dpa`, or leave `--direction` out.",
+        )
+    return {}
 
 
 @app.command()

@@ -29,7 +29,7 @@ from preference.forward import SequenceScorer
 from preference.models import load_causal_lm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate", "export", "generate", "score", "train"]
 
+OUTPUT = Path("candidates.jsonl")
+"""Where answers go unless told otherwise."""
 WEIGHTS = "weights"
 """Folder of a finished run that holds its weights as transformers and peft read them."""
 
@@ -131,15 +133,40 @@ def evaluate(config: DpaRun, *, checkpoint: Path | None = None, output: Path | N
     return output
 
 
-def generate(config: DpaRun, **options: object) -> NoReturn:
-    """Through the language branch: the weights of a run are a model like any other, with a control text.
+def generate(
+    config: DpaRun,
+    *,
+    checkpoint: Path | None = None,
+    prompts: Sequence[str] = (),
+    prompts_file: Path | None = None,
+    seeds: Sequence[int] | None = None,
+    output: Path | None = None,
+    direction: str | None = None,
+) -> Path:
+    """Answer prompts for a direction, into a file of candidates.
+
+    Args:
+        config: settings of the run; `algorithm` says how answers are sampled.
+        checkpoint: checkpoint or run folder; None asks the base model, in the same words.
+        prompts: texts, in place of a file.
+        prompts_file: a file of prompts.
+        seeds: numbers of the candidates of each prompt; None takes one.
+        output: the file, .jsonl or .parquet; None = `candidates.jsonl`.
+        direction: what to prefer, such as `relevance=0.8,brevity=0.6`.
 
     Raises:
-        AlignError: always; says how.
+        AlignError: no direction, one with an unknown objective or of length 0, no prompt.
     """
-    raise AlignError(
-        "a run of DPA is asked through its weights.",
-        "`align generate RUN/weights --direction relevance=0.8,brevity=0.6 --prompts FILE`.",
+    from preference.dpa.answer import answer_along
+
+    return answer_along(
+        config,
+        checkpoint=checkpoint,
+        prompts=prompts,
+        prompts_file=prompts_file,
+        numbers=(0,) if seeds is None else tuple(seeds),
+        output=output or OUTPUT,
+        direction=direction,
     )
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from torch import Tensor
 from align.errors import AlignError
 from align.types import LossOutput
 from preference.config import DpoConfig, SftConfig
-from preference.config.data import PairsConfig
+from preference.config.data import PairsConfig, TokensConfig
 from preference.data import read_pairs, read_responses
 from preference.dpa.control import Scale
 from preference.dpa.rounds import RoundMaker, pairs_of, read_rows, replayed, summary, write_rows
@@ -172,7 +172,7 @@ class Dpa:
                 "Lower `data.pairs_per_step` or `algorithm.min_margin`, or raise `algorithm.prompts_per_round` or "
                 "`algorithm.samples`: where all answers to a prompt score alike, none is kept.",
             )
-        settings = replace(PairsConfig(), **_shared(maker.tokens))
+        settings = replace(PairsConfig(), **token_settings(maker.tokens))
         read = read_pairs(str(path), settings) if self.config.loss == "dpo" else read_responses(str(path), settings)
         sampler = PairSampler(
             pairs=len(read),
@@ -214,10 +214,6 @@ class Dpa:
         return replace(pairs, reference=table)
 
 
-def _shared(tokens: Any) -> dict[str, Any]:
+def token_settings(tokens: TokensConfig) -> dict[str, Any]:
     """The settings of tokens alone, of settings that have more."""
-    from dataclasses import fields
-
-    from preference.config.data import TokensConfig
-
     return {field.name: getattr(tokens, field.name) for field in fields(TokensConfig)}
