@@ -44,7 +44,9 @@ def _weights(
     rows: ScoredRows, weights: Mapping[str, float] | None, rewards: Sequence[RewardConfig]
 ) -> Float[Tensor, "k"]:
     """One weight a column: as asked, as configured, or 1 each."""
-    found = {**default_weights(rows.names, rewards), **checked_names(weights or {}, rows.names, rows.source)}
+    scored = {name: value for name, value in rows.weights.items() if name in rows.names}
+    own = {**default_weights(rows.names, rewards), **({} if rewards else scored)}
+    found = {**own, **checked_names(weights or {}, rows.names, rows.source)}
     if not any(found.values()):
         raise AlignError("every weight is 0, so there is no score.", "Give a reward a weight with `--weights name=1`.")
     return torch.tensor([found[name] for name in rows.names], dtype=torch.float64)

@@ -3,6 +3,7 @@
 | source | rows |
 |---|---|
 | `.jsonl` of `align score`, or your own | objects with `rewards` (name -> number or null) and, if any, `prompt` |
+| the same of texts | `rewards` (name -> list), `candidates` (list of texts) and `prompt`: a prompt a line |
 | `.json` of an evaluation | its `rows` |
 | run folder | the evaluation before training; if its prompts have one sample each, the reward table of step 1 |
 
@@ -41,6 +42,7 @@ class ScoredRows:
         group_ids: equal for samples of the same prompt; 0, 1, ... in order of appearance.
         prompts: one text a row.
         again: the scores of a second scoring of the same samples, if there was one.
+        weights: of the rewards when they were scored, by name; empty where the source does not say.
         features: what a reward may be biased towards: name -> a number a row, NaN where unknown.
     """
 
@@ -50,6 +52,7 @@ class ScoredRows:
     group_ids: Int[Tensor, "n"]
     prompts: Sequence[str]
     again: Float[Tensor, "n k"] | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
     features: Mapping[str, Float[Tensor, "n"]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -72,7 +75,7 @@ def read_rows(path: Path) -> ScoredRows:
     if path.suffix == ".json":
         rows, pictures = _evaluation(path)
         return made_rows(rows, str(path), pictures)
-    return made_rows(_lines(path), str(path), path.parent)
+    return made_rows([one for row in _lines(path) for one in _of_candidates(row)], str(path), path.parent)
 
 
 def made_rows(rows: Sequence[Row], source: str, pictures: Path | None = None) -> ScoredRows:
@@ -95,7 +98,7 @@ def made_rows(rows: Sequence[Row], source: str, pictures: Path | None = None) ->
             '`align score --output` writes such rows: {"prompt": "a dog", "rewards": {"aesthetic": 5.1}}.',
         )
     names = tuple(dict.fromkeys(name for row in rows for name in row["rewards"]))
-    prompts = [str(row.get("prompt", "")) for row in rows]
+    prompts = [_as_text(row.get("prompt", "")) for row in rows]
     place = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
     again = _table(rows, "rewards_again", names, source) if all("rewards_again" in row for row in rows) else None
     return ScoredRows(
@@ -105,6 +108,7 @@ def made_rows(rows: Sequence[Row], source: str, pictures: Path | None = None) ->
         group_ids=torch.tensor([place[prompt] for prompt in prompts]),
         prompts=prompts,
         again=again,
+        weights=_weights(rows[0].get("weights")),
         features=_features(rows, pictures),
     )
 
@@ -190,6 +194,34 @@ def _lines(path: Path) -> list[Row]:
             raise AlignError(f"{path}:{number} is no JSON: {error}.", "Each line must be one JSON object.") from error
         rows.append(row if isinstance(row, dict) else {})
     return rows
+
+
+def _of_candidates(row: Row) -> list[Row]:
+    """One row per answer, where a line holds all answers to a prompt; otherwise the row itself."""
+    texts, rewards = row.get("candidates"), row.get("rewards")
+    if not isinstance(texts, list) or not isinstance(rewards, Mapping):
+        return [row]
+    lists = {name: values for name, values in rewards.items() if isinstance(values, list) and len(values) == len(texts)}
+    return [
+        {
+            "prompt": row.get("prompt", ""),
+            "completion": text,
+            "rewards": {name: values[place] for name, values in lists.items()},
+            "weights": row.get("weights"),
+        }
+        for place, text in enumerate(texts)
+    ]
+
+
+def _as_text(prompt: object) -> str:
+    """The prompt as one text; a conversation as its JSON."""
+    return prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False)
+
+
+def _weights(given: object) -> dict[str, float]:
+    if not isinstance(given, Mapping):
+        return {}
+    return {str(name): float(value) for name, value in given.items() if isinstance(value, int | float)}
 
 
 def _table(rows: Sequence[Row], key: str, names: Sequence[str], source: str) -> Float[Tensor, "n k"]:

@@ -90,6 +90,27 @@ def test_pictures_beside_the_file_are_looked_at(tmp_path):
     assert (found["jpeg_size"][:2] > 0).all()
 
 
+def test_answers_of_a_prompt_on_one_line(tmp_path):
+    """As `align score` writes texts: weights come along and count, unless somebody asks for others."""
+    chat = [{"role": "user", "content": "hi"}]
+    rows = [
+        {
+            "prompt": "a",
+            "candidates": ["x", "yy"],
+            "rewards": {"r": [1.0, None], "s": [0, 1]},
+            "weights": {"r": 2.0, "s": 0.0},
+        },
+        {"prompt": chat, "candidates": ["zzz"], "rewards": {"r": [3.0], "s": [1]}, "weights": {"r": 2.0, "s": 0.0}},
+    ]
+    found = read_rows(write(tmp_path / "texts.scored.jsonl", rows))
+    assert found.values[[0, 2], 0].tolist() == [1.0, 3.0]
+    assert found.values[1].isnan().tolist() == [True, False]
+    assert found.group_ids.tolist() == [0, 0, 1]
+    assert found.features["length"].tolist() == [1, 2, 3]
+    assert [one.weight for one in audit_rows(found).rewards] == [2.0, 0.0]
+    assert [one.weight for one in audit_rows(found, {"s": 1.0}).rewards] == [2.0, 1.0]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
