@@ -148,10 +148,8 @@ def _value(row: Mapping[str, Any], name: str, by: Mapping[str, float]) -> float 
 def table(out: Path, methods: Sequence[str], seeds: Sequence[int]) -> None:
     """OUT/smollm2.csv, and per method the gain of the composite: its interval for each seed, and over the seeds."""
     by, rows = weights(), []
-    print(
-        "| method | composite before | gain, mean of seeds | range of seeds | intervals of the seeds | ranking accuracy |"
-    )
-    print("|---|---|---|---|---|---|")
+    heads = ("method", "composite before", "gain, mean of seeds", "range of seeds", "intervals", "ranking accuracy")
+    print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
     for method in methods:
         found = {seed: compare(out / "runs" / f"{method}-{seed}", by) for seed in seeds}
         for seed, metrics in found.items():
