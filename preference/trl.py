@@ -16,15 +16,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from align.adapter.rows import prompt_text
 from align.config.pipeline import PipelineConfig
 from align.errors import AlignError
 from align.shaping.pipeline import SignalPipeline
 from align.types import RewardTable, Signal
+
+if TYPE_CHECKING:
+    from align.adapter.use import PromptWeigher
 
 OLDEST = (1, 16)
 """The first version whose trainers look as this file expects; what it relies on is looked for in later ones, too."""
@@ -96,10 +100,12 @@ class GrpoSignal:
     Args:
         trainer: of `grpo_trainer`, or a subclass (Any: TRL's classes).
         pipeline: what its advantages are made by.
+        weigher: weighs prompts, where the pipeline's weights are an adapter's.
     """
 
-    def __init__(self, trainer: Any, pipeline: SignalPipeline) -> None:
+    def __init__(self, trainer: Any, pipeline: SignalPipeline, weigher: PromptWeigher | None = None) -> None:
         self.pipeline = pipeline
+        self._weigher, self._prompts = weigher, list[str]()
         self.last: Signal | None = None
         self._trainer = trainer
         self._table: Tensor | None = None
@@ -121,6 +127,9 @@ class GrpoSignal:
     def _remember(self, *args: Any, **kwargs: Any) -> Tensor:
         table = self._rewards(*args, **kwargs)
         self._table = table.detach().float().cpu()
+        if self._weigher is not None:
+            given = kwargs["prompts"] if "prompts" in kwargs else args[1]  # inputs, prompts, completions, ...
+            self._prompts = [prompt_text(prompt) or "" for prompt in given]
         return table
 
     def _replace(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -150,7 +159,16 @@ class GrpoSignal:
         rewards = RewardTable(
             names=tuple(trainer.reward_func_names), values=table, weights=trainer.reward_weights.float().cpu()
         )
-        return self.pipeline(rewards, torch.arange(len(table)) // size, update=training)
+        inputs: dict[str, Any] = {} if self._weigher is None else {"prompt_weights": self._weighed(self._weigher)}
+        return self.pipeline(rewards, torch.arange(len(table)) // size, update=training, **inputs)
+
+    def _weighed(self, weigher: PromptWeigher) -> Mapping[str, Tensor]:
+        """Reward -> weight of the prompt of each completion of all processes; a collective."""
+        if getattr(self._trainer.accelerator, "num_processes", 1) == 1:
+            return weigher.by_name(self._prompts)
+        from accelerate.utils import gather_object
+
+        return weigher.by_name(gather_object(self._prompts))
 
     def _log(self, training: bool) -> None:
         """The pipeline's numbers beside TRL's, and its advantages in TRL's table of completions."""
@@ -166,7 +184,9 @@ class GrpoSignal:
             shown.extend(self.last.advantages.tolist())
 
 
-def attach(trainer: Any, pipeline: SignalPipeline | PipelineConfig) -> GrpoSignal:
+def attach(
+    trainer: Any, pipeline: SignalPipeline | PipelineConfig, *, weigher: PromptWeigher | None = None
+) -> GrpoSignal:
     """Let a pipeline make the advantages of a GRPOTrainer, from now on.
 
     Every process has to call it. TRL's `scale_rewards`, `multi_objective_aggregation` have no effect any more; its
@@ -175,6 +195,7 @@ def attach(trainer: Any, pipeline: SignalPipeline | PipelineConfig) -> GrpoSigna
     Args:
         trainer: a GRPOTrainer, before `train` (Any: TRL's classes).
         pipeline: transforms, weights, combination, estimator.
+        weigher: for `weights: {kind: adapter}`: `PromptWeigher.load(path)`; its objectives are names of TRL's rewards.
 
     Raises:
         AlignError: TRL is too old or has changed, or the pipeline needs more than rewards.
@@ -188,9 +209,9 @@ def attach(trainer: Any, pipeline: SignalPipeline | PipelineConfig) -> GrpoSigna
         )
     made = SignalPipeline(pipeline) if isinstance(pipeline, PipelineConfig) else pipeline
     try:
-        made.check_collected(())
+        made.check_collected(() if weigher is None else ("prompt_weights",))
     except ValueError as error:
         raise AlignError(
             f"inside TRL a pipeline sees rewards and groups, nothing else: {error}", "Choose another estimator."
         ) from error
-    return GrpoSignal(trainer, made)
+    return GrpoSignal(trainer, made, weigher)
