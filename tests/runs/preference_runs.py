@@ -30,6 +30,7 @@ from preference.config import (
     PairsConfig,
     PreferenceRun,
     ReferenceConfig,
+    SftConfig,
     SimpoConfig,
     TeacherConfig,
     TextCheckpointConfig,
@@ -117,6 +118,7 @@ def scenario(directory: Path, name: str) -> PreferenceRun:
             "model": full,
             "reference": ReferenceConfig(precompute=False, keep_copy=True),
         },
+        "sft": {"algorithm": SftConfig(), "training": replace(config.training, micro_batch_size=3)},
         "simpo": {
             "algorithm": SimpoConfig(sft_weight=0.2),
             "training": replace(config.training, gradient_checkpointing=True),

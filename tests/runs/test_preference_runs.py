@@ -26,9 +26,9 @@ from ..preference.tokenizers import model_folder
 SCRIPT = Path(__file__).with_name("preference_runs.py")
 ROOT = Path(align.__file__).parents[1]
 CONFIGS = ROOT / "configs" / "accelerate"
-SCENARIOS = ("dpo", "dpo_full", "dpo_copy", "simpo", "dckd", "adpa")
+SCENARIOS = ("dpo", "dpo_full", "dpo_copy", "simpo", "dckd", "adpa", "sft")
 STEPS = 4
-TIMES = ("time/", "pairs_per_second")
+TIMES = ("time/", "pairs_per_second", "answers_per_second")
 
 
 def start(directory: Path, *launcher: str, **settings: object) -> subprocess.CompletedProcess[str]:
