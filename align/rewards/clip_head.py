@@ -131,7 +131,7 @@ class ClipHead:
 def _chosen(attribute: str | None, names: Sequence[str]) -> str:
     if attribute is None and len(names) == 1:
         return names[0]
-    if attribute not in names:
+    if attribute is None or attribute not in names:
         found = "is missing" if attribute is None else f"is {attribute!r}"
         raise AlignError(
             f"option `attribute` {found}; the head rates {', '.join(names)}.{did_you_mean(str(attribute), names)}",

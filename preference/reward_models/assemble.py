@@ -28,6 +28,7 @@ from preference.reward_models.config import (
 from preference.reward_models.data import as_texts, heldout_ratings, training_ratings
 from preference.reward_models.evaluate import Evaluator, PairAccuracy, RatingErrors, Shared
 from preference.reward_models.files import Card
+from preference.reward_models.losses import Averaging
 from preference.reward_models.methods import RewardBt, RewardMethod, RewardRegression, Scored
 from preference.reward_models.report import write_reward_report
 from preference.sampler import PairSampler
@@ -173,7 +174,7 @@ def evaluator_of(config: RewardModelRun, network: Scored, inputs: Inputs, proces
         return None
     work = Shared(processes=processes, batch_size=config.evaluation.batch_size)
     if isinstance(held, StoredRatings):
-        averaging = getattr(config.algorithm, "averaging", "micro")
+        averaging: Averaging = getattr(config.algorithm, "averaging", "micro")
 
         def predict(rows: Tensor) -> Float[Tensor, "b k"]:
             return network.rewards([held.sequence(place) for place in rows.tolist()])

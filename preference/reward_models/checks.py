@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import fields
 from itertools import chain
+from pathlib import Path
 
 from align.config import checks as shared
 from align.config import shipped
@@ -23,7 +24,7 @@ from preference.reward_models.config import (
 from preference.reward_models.data import heldout_ratings, training_ratings
 from preference.tables import is_local
 
-FROZEN = ("micro_batch_size", "mixed_precision")
+FROZEN = ("micro_batch_size",)
 """Training settings that a ridge regression reads."""
 
 
@@ -39,11 +40,12 @@ def contradictions(config: RewardModelRun, processes: int = 1) -> Iterator[Probl
         _check_model(config),
         _check_data_kind(config),
         _check_attributes(config),
+        _check_heldout(config),
         _check_rows(config),
         _check_frozen(config),
         _check_updates(config, processes),
         shared.check_optimizer(config.optimizer, config.training),
-        shared.check_precision(config.training, config.model.dtype, config.model.lora),
+        _check_precision(config),
         shared.check_output(config.output),
         _check_evaluation(config),
     )
@@ -103,6 +105,17 @@ def _check_attributes(config: RewardModelRun) -> Iterator[Problem]:
         )
 
 
+def _check_heldout(config: RewardModelRun) -> Iterator[Problem]:
+    """Held-out rows that are trained on: the same split of the same source, or a file, which has no splits."""
+    data = config.data
+    if data.train == data.heldout and (data.train_split == data.heldout_split or Path(data.train).is_file()):
+        yield Problem(
+            keys=("data.train", "data.heldout"),
+            message=f"training and held-out rows are the same ({data.train}): evaluation would not show new ones.",
+            way_out="Split the file, or set `data.heldout: null` to go without held-out rows.",
+        )
+
+
 def _check_rows(config: RewardModelRun) -> Iterator[Problem]:
     """Local files that cannot be read or used, and fewer rows than a step takes; the hub is read by the run only."""
     data = config.data
@@ -155,6 +168,12 @@ def _check_frozen(config: RewardModelRun) -> Iterator[Problem]:
             message="`reward_ridge` takes no steps to evaluate after, but `evaluation.every` is set.",
             way_out="Remove it: it is evaluated once.",
         )
+
+
+def _check_precision(config: RewardModelRun) -> Iterator[Problem]:
+    """Number formats of a network that is trained; a frozen one computes in its own."""
+    if not isinstance(config.algorithm, RewardRidgeConfig):
+        yield from shared.check_precision(config.training, config.model.dtype, config.model.lora)
 
 
 def _check_updates(config: RewardModelRun, processes: int) -> Iterator[Problem]:

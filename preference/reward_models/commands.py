@@ -72,7 +72,7 @@ def train(config: RewardModelRun, *, name: str = "run", resume: Path | None = No
             run = Run(accelerator, folder, policy, RunSettings.of(config))
             check_resumable(folder, policy)
             write_head(config, folder, command, processes)
-            network = Scored(policy=policy, pad_id=model.pad_id)
+            network = Scored.trained(policy, model.pad_id)
             run.hooks = make_hooks(config, evaluator_of(config, network, inputs, processes), run)
             sampler = sampler_of(config, len(inputs.train), processes)
             outcome = train_loop(run, method_of(config, network, inputs.train, sampler))
@@ -106,7 +106,7 @@ def evaluate(config: RewardModelRun, *, checkpoint: Path | None = None, output: 
         model = load_reward_model(config.model, config.names, seed=config.head_seed, device=accelerator.device)
         policy = model.policy(config.model.lora, seed=config.seed)
         policy.prepare(accelerator)
-        evaluator = evaluator_of(config, Scored(policy=policy, pad_id=model.pad_id), inputs, processes)
+        evaluator = evaluator_of(config, Scored.trained(policy, model.pad_id), inputs, processes)
         if evaluator is None:
             raise AlignError("nothing is held out, so there is nothing to evaluate.", "Set `data.heldout`.")
         policy.gather()  # processes score different numbers of rows

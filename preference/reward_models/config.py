@@ -112,7 +112,7 @@ RewardAlgorithm = Annotated[RewardBtConfig | RewardRegressionConfig | RewardRidg
 
 @dataclass(frozen=True, kw_only=True)
 class RewardTrainingConfig(TrainingConfig):
-    """How long, how large, how precise. Ridge regression reads `micro_batch_size` and `mixed_precision` only."""
+    """How long, how large, how precise. Ridge regression reads `micro_batch_size` only."""
 
     micro_batch_size: PositiveInt = 8
     """Pairs or answers in one pass of one process; changes speed and memory, not the result."""

@@ -1,6 +1,7 @@
 """Reward heads without training the network: one pass for the features, ridge regression, a gate if one is asked for.
 
-The result is the same kind of folder as after training: transformers loads it, and it is a reward by name.
+The result is the same kind of folder as after training: transformers loads it, and it is a reward by name. Processes
+share the rows; each holds the whole model, in `model.dtype`.
 """
 
 from __future__ import annotations
@@ -8,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from align.config.load import CONFIG_NAME
+from align.engine.adapters import Policy
 from align.engine.checkpoint import make_readable
 from align.engine.command import open_folder, processes_of
 from align.engine.metrics_file import MetricsFile
@@ -35,9 +36,6 @@ from preference.reward_models.methods import Scored
 from preference.reward_models.network import HEAD, RewardModel
 from preference.reward_models.report import write_reward_report
 
-if TYPE_CHECKING:
-    from align.engine.adapters import Policy
-
 
 def fit(
     config: RewardModelRun, algorithm: RewardRidgeConfig, *, name: str, resume: Path | None, command: str = ""
@@ -56,9 +54,6 @@ def fit(
         folder = open_folder(config.output, name, None, processes)
         try:
             model = load_reward_model(config.model, config.names, seed=None, device=accelerator.device)
-            policy = model.policy(None, seed=config.seed)
-            policy.prepare(accelerator)
-            policy.gather()
             write_head(config, folder, command, processes)
             work = Shared(processes=processes, batch_size=config.training.micro_batch_size)
             ratings = inputs.train
@@ -71,10 +66,10 @@ def fit(
             gate = None
             if algorithm.gate is not None and pairs is not None:
                 gate = make_gate(config, algorithm.gate, model, head(features), pairs, work)
-            evaluator = evaluator_of(config, Scored(policy=policy, pad_id=model.pad_id), inputs, processes)
+            evaluator = evaluator_of(config, Scored.frozen(model.network, model.pad_id), inputs, processes)
             _record(folder.path, evaluator, {} if gate is None else gate.figures, main=processes.is_main)
             if processes.is_main:
-                _save(folder.path, model, policy, inputs.card, gate)
+                _save(folder.path, model, inputs.card, gate)
             processes.barrier()
         finally:
             folder.close()
@@ -106,8 +101,8 @@ def _record(folder: Path, evaluator: Evaluator | None, further: Mapping[str, flo
         metrics.close()
 
 
-def _save(folder: Path, model: RewardModel, policy: Policy, card: Card, gate: FittedGate | None) -> None:
-    target = folder / WEIGHTS
+def _save(folder: Path, model: RewardModel, card: Card, gate: FittedGate | None) -> None:
+    target, policy = folder / WEIGHTS, Policy(model.network, {})  # no weight is trained
     save_reward_model(model, target, policy, card if gate is None else replace(card, gate=gate.settings))
     if gate is not None:
         write_gate(target, gate.network, gate.transform)

@@ -7,13 +7,13 @@ the whole update: denominators are global without asking.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from align.types import BatchT, LossOutput
 from preference.batches import PairBatch
@@ -21,7 +21,7 @@ from preference.pair_metrics import reward_metrics
 from preference.reward_models.batches import RatedBatch, StoredRatings
 from preference.reward_models.config import RewardBtConfig, RewardRegressionConfig
 from preference.reward_models.losses import bradley_terry, label_counts, masked_mse, squared_errors
-from preference.reward_models.network import rewards_of
+from preference.reward_models.network import last_token_scores, placed
 from preference.scores import Sides
 
 if TYPE_CHECKING:
@@ -35,16 +35,28 @@ class Scored:
     """The network of a run and how its rows are padded.
 
     Attributes:
-        policy: the trained network, prepared.
+        module: the network.
+        through: calls a function of the network and further arguments: `Policy.through`, or plainly.
         pad_id: token that fills rows up.
     """
 
-    policy: Policy
+    module: nn.Module
+    through: Callable[..., Any]
     pad_id: int
 
-    def rewards(self, sequences: Any) -> Float[Tensor, "n k"]:
-        """Scores of token sequences (Any: a sequence of id tensors)."""
-        return rewards_of(self.policy, sequences, self.pad_id)
+    @classmethod
+    def trained(cls, policy: Policy, pad_id: int) -> Scored:
+        """A network that is trained; after `Policy.prepare`."""
+        return cls(module=policy.module, through=policy.through, pad_id=pad_id)
+
+    @classmethod
+    def frozen(cls, network: nn.Module, pad_id: int) -> Scored:
+        """A network that every process holds whole."""
+        return cls(module=network, through=lambda function, *given: function(network, *given), pad_id=pad_id)
+
+    def rewards(self, sequences: Sequence[Int[Tensor, "_"]]) -> Float[Tensor, "n k"]:
+        """Scores of token sequences in one pass, float32, with gradient where gradients are on."""
+        return self.through(last_token_scores, *placed(self.module, sequences, self.pad_id))
 
     def pairs(self, batch: PairBatch) -> Sides:
         """Rewards of the chosen and the rejected answers, from one pass over both."""

@@ -142,11 +142,6 @@ def pad_right(sequences: Sequence[Int[Tensor, "_"]], pad_id: int) -> tuple[Int[T
     return ids, torch.tensor([len(row) - 1 for row in sequences])
 
 
-def rewards_of(policy: Policy, sequences: Sequence[Int[Tensor, "_"]], pad_id: int) -> Float[Tensor, "n k"]:
-    """Scores of token sequences in one pass, float32, with gradient where gradients are on; after `Policy.prepare`."""
-    return policy.through(last_token_scores, *placed(policy.module, sequences, pad_id))
-
-
 def placed(network: nn.Module, sequences: Sequence[Tensor], pad_id: int) -> tuple[Tensor, Tensor]:
     """The same on the network's device."""
     ids, last = pad_right(sequences, pad_id)

@@ -92,7 +92,10 @@ def scenario(directory: Path, name: str) -> RewardModelRun:
     )
     gate = GateConfig(train=str(directory / "pairs.jsonl"), penalised="oks", steps=40, width=16)
     changes: dict[str, dict[str, Any]] = {
-        "bt": {"algorithm": RewardBtConfig(centre_weight=0.01, margin_column="sure")},
+        "bt": {
+            "algorithm": RewardBtConfig(centre_weight=0.01, margin_column="sure"),
+            "training": replace(base.training, gradient_checkpointing=True),
+        },
         "regression": {
             "data": ratings,
             "algorithm": RewardRegressionConfig(averaging="macro"),

@@ -81,6 +81,7 @@ GOOD = RATINGS % "{lowest: 0, highest: 4, levels: 5}"
         ),
         (f"{GOOD}\nalgorithm: {{kind: reward_regression, beta: 1}}", "beta"),
         (f"{GOOD}\nevaluation: {{every: 5}}", "nothing is held out"),
+        (GOOD.replace("heldout: null", "heldout: rated.jsonl"), "training and held-out rows are the same"),
         (f"{GOOD}\nmodel: {{path: model, quantization: 4bit}}", "which quantised weights cannot take up"),
     ],
 )
