@@ -90,3 +90,19 @@ def test_a_nucleus_is_a_distribution_over_the_likeliest(top_p, seed):
     for row, chosen in zip(probabilities, kept > 0, strict=True):
         assert float(row[chosen].sum()) >= top_p - 1e-5
         assert row[chosen].min() >= (row[~chosen].max() if (~chosen).any() else 0)
+
+
+@pytest.mark.parametrize("spread", [0.0, 8.0])
+def test_a_nucleus_of_many_and_of_few_tokens(spread):
+    """3,000 tokens: equal ones need 2,701 of them for 0.9001, uneven ones fewer; both as a loop over the sorted row."""
+    logits = torch.rand(1, 3000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * spread
+    row = logits.softmax(dim=-1)
+    kept, held = torch.zeros(3000, dtype=torch.float64), 0.0
+    for place in row[0].argsort(descending=True, stable=True).tolist():
+        if held >= 0.9001:
+            break
+        kept[place] = row[0, place]
+        held += float(row[0, place])
+    found = nucleus(row, 0.9001)[0]
+    assert int((found > 0).sum()) == int((kept > 0).sum())
+    assert_close(found.sort().values, (kept / kept.sum()).sort().values)
