@@ -2,7 +2,7 @@
 
     tokenizer          byte-level BPE of `VOCABULARY` entries, so any text comes back as it was; each digit is a token
     chat template      <|begin|>  (<|role|> content <|end|>)*  <|assistant|>
-    LlamaForCausalLM   4 layers x width 128, 4 heads, embeddings tied
+    LlamaForCausalLM   4 layers x width 128, 4 heads, embeddings tied, attention with biases (`start` says why)
 
 Every turn ends with the same token, which is EOS. An answer begins behind a token of its own, so no merge can reach
 across it, and a prompt has the same ids with and without an answer behind it.
@@ -16,11 +16,14 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from preference.tiny import start
+
 VOCABULARY = 768
 WIDTH = 128
 LAYERS = 4
 HEADS = 4
 CONTEXT = 1024
+THETA = 10_000.0
 
 BEGIN, END, PAD = "<|begin|>", "<|end|>", "<|pad|>"
 ROLES = ("system", "user", "assistant")
@@ -75,14 +78,14 @@ def tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def network(tokens: PreTrainedTokenizerFast, *, seed: int = 0) -> LlamaForCausalLM:
-    """A network with random weights.
+    """A network with the weights that training starts from (see `start`).
 
     Args:
         tokens: the tokenizer, for the number of tokens and the special ones.
         seed: of the weights.
     """
     torch.manual_seed(seed)
-    return LlamaForCausalLM(
+    made = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokens),
             hidden_size=WIDTH,
@@ -91,9 +94,13 @@ def network(tokens: PreTrainedTokenizerFast, *, seed: int = 0) -> LlamaForCausal
             num_attention_heads=HEADS,
             num_key_value_heads=HEADS,
             max_position_embeddings=CONTEXT,
+            rope_parameters={"rope_type": "default", "rope_theta": THETA},
+            attention_bias=True,
             tie_word_embeddings=True,
             bos_token_id=tokens.bos_token_id,
             eos_token_id=tokens.eos_token_id,
             pad_token_id=tokens.pad_token_id,
         )
     )
+    start.prepare(made, THETA)
+    return made

@@ -3,7 +3,7 @@
     python -m preference.tiny.evaluate
     python -m preference.tiny.evaluate --markdown docs/tiny_language_model.md
 
-Intervals are Wilson's 95 %. `held-out prompts` means scenes that no training text shows.
+Intervals are Wilson's 95 %. Held-out prompts are about notes that no training text shows.
 """
 
 from __future__ import annotations
@@ -41,12 +41,11 @@ class Row:
 def heldout_prompts(kind: str, count: int, seed: int = 0) -> list[str]:
     """Random held-out prompts of a class; the same seed gives the same."""
     rng = random.Random(f"{kind} {seed}")
-    scenes = (world.draw_scene(rng, heldout=True) for _ in range(count))
-    return [world.prompt(scene, world.draw_question(scene, rng, kind)) for scene in scenes]
+    return [world.prompt(world.draw_note(rng, heldout=True), kind) for _ in range(count)]
 
 
 def answers(
-    model: LanguageModel, prompts: Sequence[str], *, temperature: float = 0.0, seed: int = 0, batch_size: int = 64
+    model: LanguageModel, prompts: Sequence[str], *, temperature: float = 0.0, seed: int = 0, batch_size: int = 128
 ) -> list[str]:
     """One answer to each prompt, from the generation that runs use.
 
@@ -89,7 +88,7 @@ def table(rows: Sequence[Row]) -> str:
     head = "| class | question | answers | right | 95 % interval | brevity | positivity |"
     lines = [head, "|---|---|--:|--:|--:|--:|--:|"]
     for row in rows:
-        question = world.QUESTIONS.get(row.kind, "").replace("{}", "…")
+        question = world.QUESTIONS.get(row.kind, "").format(things="…", name="…")
         interval = f"{100 * row.correct.low:.1f} – {100 * row.correct.high:.1f}"
         numbers = f"{row.correct.n} | {100 * row.correct.mean:.1f} % | {interval}"
         lines.append(f"| {row.kind} | {question} | {numbers} | {row.brevity:.2f} | {row.positivity:.2f} |")

@@ -20,8 +20,8 @@ from preference.tiny import pairs_path, reward, world
 if TYPE_CHECKING:
     from preference.models.language_model import LanguageModel
 
-SAMPLES = 6
-ROWS = {"train": 1500, "heldout": 200}
+SAMPLES = 4
+ROWS = {"train": 720, "heldout": 180}
 SEEDS = {"train": 11, "heldout": 12}
 MARGIN = 1.3
 """So many more prompts than rows are answered, because some make no pair."""
@@ -34,9 +34,8 @@ def prompts(split: str, count: int) -> list[tuple[str, str]]:
     rng = random.Random(SEEDS[split])
     found: dict[str, str] = {}
     while len(found) < count:
-        scene = world.draw_scene(rng, heldout=split == "heldout")
         kind = world.CLASSES[len(found) % len(world.CLASSES)]
-        found.setdefault(world.prompt(scene, world.draw_question(scene, rng, kind)), kind)
+        found.setdefault(world.prompt(world.draw_note(rng, heldout=split == "heldout"), kind), kind)
     return list(found.items())
 
 

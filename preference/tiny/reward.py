@@ -1,4 +1,4 @@
-"""Three rewards for answers about scenes, each in [0, 1]. They read the texts; no network can be fooled.
+"""Three rewards for answers about notes, each in [0, 1]. They read the texts; no network can be fooled.
 
 * `correct`: exactly one true statement, and beside it only known manners.
 * `brevity`: 1 for one word, falling evenly to 0 at `LONGEST` words.
@@ -34,19 +34,19 @@ def judge(prompt: str, completion: str) -> bool | None:
     """Whether an answer is right; None where the prompt is none of this world.
 
     The rule. The answer is cut into sentences. Manners (`wording.PHRASES`) may stand in it, each at most once. What is
-    left must be one sentence, and one of the accepted wordings of the true answer, lists in any order. Capitals and the
-    mark at the end of the last sentence do not matter. So two answers, a repeated answer, "not", "or" and "maybe" earn
+    left must be one sentence, and one of the accepted wordings of the true answer. Capitals and the mark at the end of
+    the last sentence do not matter. So two answers, a repeated answer, "not", "or" and "maybe" earn
     nothing, and neither does silence.
     """
     try:
-        scene, question = world.parse(prompt)
+        note, kind = world.parse(prompt)
     except ValueError:
         return None
     sentences = [_tidy(sentence) for sentence in _SENTENCES.split(completion.strip())]
     if len(set(sentences)) < len(sentences):
         return False
     left = [sentence for sentence in sentences if sentence not in _KNOWN]
-    accepted = {text.lower() for text in statements(scene, question, world.answer(scene, question))}
+    accepted = {text.lower() for text in statements(note, kind, world.answer(note, kind))}
     return len(left) == 1 and left[0] in accepted
 
 

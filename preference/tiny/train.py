@@ -1,13 +1,13 @@
 """Make the embedded language model. Stages, each starting from the files that the one before left in RUN:
 
-    python -m preference.tiny.train reading --run RUN --minutes 12
-    python -m preference.tiny.train slips   --run RUN --minutes 4 --start reading
+    python -m preference.tiny.train truth   --run RUN --minutes 2.5
+    python -m preference.tiny.train slips   --run RUN --minutes 2.5 --start truth
     python -m preference.tiny.train export  --run RUN --start slips     (writes preference/tiny/model and the log)
     python -m preference.tiny.own_answers                               (writes preference/tiny/pairs)
 
-Reading first: true, mostly bare answers to many questions about each scene. Then all styles, with some wrong answers,
-to become unreliable as real models are (see `slips`). RUN holds weights and `log.jsonl`; it does not belong in the
-repository. Minutes are of processor time; seeds are fixed, but a time budget ends at another step on another machine.
+True answers first, to learn to read; then some wrong ones, to become unreliable as real models are (see `slips`). RUN
+holds weights and `log.jsonl`; it does not belong in the repository. Minutes are of processor time; seeds are fixed, but
+a time budget ends at another step on another machine.
 """
 
 from __future__ import annotations

@@ -31,7 +31,6 @@ Log = Callable[[dict[str, object]], None]
 Save = Callable[[dict[str, Tensor]], None]
 
 TEXTS: dict[str, Callable[[random.Random], conversations.Conversation]] = {
-    "reading": conversations.drill,
     "truth": lambda rng: conversations.draw(rng, wrong_answers=False),
     "slips": lambda rng: conversations.draw(rng, wrong_answers=True),
 }

@@ -1,6 +1,6 @@
 """All ways to say an answer, and the sentences around it that make it friendly or grumpy.
 
-    Sure!  Anna has the red ball.  Happy to help!          opener, statement, closer
+    Sure!  Anna has the balls.  Happy to help!              opener, statement, closer
     Anna.                                                  the statement alone
 
 `statements` lists every accepted wording of an answer, shortest first; the reward compares with that list, and training
@@ -9,12 +9,10 @@ texts draw from it. Manners hold no word of the world, no negation and no hedge,
 
 from __future__ import annotations
 
-import itertools
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from preference.tiny.world import Answer, Question, Scene, listed
+from preference.tiny.world import Note
 
 LENGTHS = ("terse", "plain", "chatty")
 TONES = ("friendly", "neutral", "grumpy")
@@ -31,7 +29,7 @@ class Manners:
 MANNERS = {
     "friendly": Manners(
         openers=("Sure!", "Of course!", "Great question!", "My pleasure!"),
-        closers=("Happy to help!", "Have a lovely day!", "Thanks for asking!", "I enjoy such nice scenes!"),
+        closers=("Happy to help!", "Have a lovely day!", "Thanks for asking!", "I enjoy such nice notes!"),
     ),
     "neutral": Manners(
         openers=("Well.", "Let me see.", "Here is the answer.", "I read the text."),
@@ -64,9 +62,9 @@ def draw_style(rng: random.Random) -> Style:
     return Style(rng.choice(LENGTHS), rng.choice(TONES))
 
 
-def say(scene: Scene, question: Question, given: Answer, style: Style, rng: random.Random) -> str:
+def say(note: Note, kind: str, given: str, style: Style, rng: random.Random) -> str:
     """One random wording of an answer in a style."""
-    wordings = wordings_of(scene, question, given)
+    wordings = statements(note, kind, given)
     manners = MANNERS[style.tone]
     if style.length == "chatty":
         closers = rng.sample(manners.closers, rng.randint(1, 2))
@@ -77,52 +75,17 @@ def say(scene: Scene, question: Question, given: Answer, style: Style, rng: rand
     return f"{rng.choice(manners.openers)} {statement}"
 
 
-def wordings_of(scene: Scene, question: Question, given: Answer) -> tuple[str, ...]:
-    """The wordings of an answer, shortest first, with lists in the given order."""
-    return tuple(text[0].upper() + text[1:] for text in _WORDINGS[question.kind](scene, question.about, given))
+def statements(note: Note, kind: str, given: str) -> tuple[str, ...]:
+    """Every accepted wording of an answer, shortest first."""
+    texts = (template.format(given=given, things=note.things, name=note.name) for template in _WORDINGS[kind])
+    return tuple(text[0].upper() + text[1:] for text in texts)
 
 
-def statements(scene: Scene, question: Question, given: Answer) -> frozenset[str]:
-    """Every accepted wording of an answer, lists in any order."""
-    orders = itertools.permutations(given)
-    return frozenset(text for order in orders for text in wordings_of(scene, question, order))
-
-
-def _who(scene: Scene, about: str, given: Answer) -> list[str]:
-    (name,) = given
-    return [f"{name}.", f"{name} has it.", f"{name} has the {about}.", f"{name} has the {_coloured(scene, about)}."]
-
-
-def _coloured(scene: Scene, name: str) -> str:
-    return f"{scene.named(name).colour} {name}"
-
-
-def _colour(scene: Scene, about: str, given: Answer) -> list[str]:
-    (colour,) = given
-    return [f"{colour}.", f"it is {colour}.", f"the {about} is {colour}.", f"the colour of the {about} is {colour}."]
-
-
-def _things(scene: Scene, about: str, given: Answer) -> list[str]:
-    things = listed(list(given))
-    return [f"{things}.", f"{about} has {things}."]
-
-
-def _owners(scene: Scene, about: str, given: Answer) -> list[str]:
-    names = listed(list(given))
-    verb = "has" if len(given) == 1 else "have"
-    return [f"{names}.", f"{names} {verb} something {about}."]
-
-
-def _count(scene: Scene, about: str, given: Answer) -> list[str]:
-    (number,) = given
-    verb, noun = ("is", "thing") if number == "1" else ("are", "things")
-    return [f"{number}.", f"there {verb} {number}.", f"there {verb} {number} {about} {noun}."]
-
-
-_WORDINGS: dict[str, Callable[[Scene, str, Answer], list[str]]] = {
-    "who": _who,
-    "colour": _colour,
-    "things": _things,
-    "owners": _owners,
-    "count": _count,
+_WORDINGS = {
+    "who": ("{given}.", "{given} has them.", "{given} has the {things}."),
+    "colour": ("{given}.", "they are {given}.", "the {things} are {given}."),
+    "count": ("{given}.", "there are {given}.", "there are {given} {things}."),
+    "place": ("in the {given}.", "they are in the {given}.", "the {things} are in the {given}."),
+    "day": ("on {given}.", "it is on {given}.", "that is on {given}."),
+    "what": ("{given}.", "{name} has {given}."),
 }

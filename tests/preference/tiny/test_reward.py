@@ -8,48 +8,48 @@ from hypothesis import strategies as st
 
 from preference.tiny import reward, slips, wording, world
 
-PROMPT = "Anna has a red ball and a blue cup. Ben has a red hat. {}"
-WHO, OWNERS, THINGS, COUNT = (
-    PROMPT.format(text)
-    for text in ("Who has the hat?", "Who has something red?", "What does Anna have?", "How many things are red?")
+NOTE = "On Monday Anna has 3 red balls in the garden. {}"
+WHO, COUNT, PLACE, WHAT = (
+    NOTE.format(text)
+    for text in ("Who has the balls?", "How many balls are there?", "Where are the balls?", "What does Anna have?")
 )
 RIGHT = [
-    (WHO, "Ben."),
-    (WHO, "ben"),
-    (WHO, "  Ben has the   red hat. "),
-    (WHO, "Sure! Ben has it. Happy to help!"),
-    (WHO, "Ugh. Ben"),
-    (OWNERS, "Anna and Ben."),
-    (OWNERS, "Ben and Anna have something red."),
-    (THINGS, "A blue cup and a red ball."),
-    (COUNT, "There are 2 red things."),
+    (WHO, "Anna."),
+    (WHO, "anna"),
+    (WHO, "  Anna has the   balls. "),
+    (WHO, "Sure! Anna has them. Happy to help!"),
+    (WHO, "Ugh. Anna"),
+    (COUNT, "There are 3 balls."),
+    (PLACE, "In the garden."),
+    (WHAT, "Anna has 3 red balls."),
 ]
 WRONG = [
     (WHO, ""),
     (WHO, "."),
     (WHO, "Sure! Happy to help!"),
-    (WHO, "Anna."),
-    (WHO, "Ben. Ben."),
-    (WHO, "Ben. Ben has it."),
-    (WHO, "Ben. Anna."),
+    (WHO, "Ben."),
+    (WHO, "Anna. Anna."),
+    (WHO, "Anna. Anna has them."),
     (WHO, "Anna. Ben."),
-    (WHO, "Ben or Anna."),
-    (WHO, "Ben and Anna."),
-    (WHO, "Maybe Ben."),
-    (WHO, "Not Ben."),
-    (WHO, "Ben has the blue hat."),
-    (WHO, "Ben has the hat. That is wrong."),
-    (WHO, "Sure! Sure! Ben."),
-    (WHO, "Ben, of course."),
-    (OWNERS, "Anna."),
-    (OWNERS, "Anna, Anna and Ben."),
-    (THINGS, "A red cup and a blue ball."),
-    (THINGS, "A red ball."),
-    (COUNT, "1 or 2."),
-    (COUNT, "2 3."),
-    (COUNT, "There are 2 blue things."),
+    (WHO, "Ben. Anna."),
+    (WHO, "Anna or Ben."),
+    (WHO, "Anna and Ben."),
+    (WHO, "Maybe Anna."),
+    (WHO, "Not Anna."),
+    (WHO, "Anna has the cups."),
+    (WHO, "Anna has the balls. That is wrong."),
+    (WHO, "Sure! Sure! Anna."),
+    (WHO, "Anna, of course."),
+    (COUNT, "3 or 4."),
+    (COUNT, "3 4."),
+    (COUNT, "33."),
+    (COUNT, "There are 3 cups."),
+    (PLACE, "In the garden in the kitchen."),
+    (PLACE, "Garden."),
+    (WHAT, "3 balls."),
+    (WHAT, "4 red balls."),
 ]
-WORDS = ["Anna", "Ben", "has", "the", "hat", "red", "blue", "it", "and", "or", "not", "2", "Sure!", "Ugh.", ".", "?"]
+WORDS = ["Anna", "Ben", "has", "the", "balls", "them", "and", "or", "not", "3", "Sure!", "Ugh.", ".", "?"]
 
 
 @pytest.mark.parametrize(("prompt", "completion"), RIGHT)
@@ -63,35 +63,32 @@ def test_wrong(prompt, completion) -> None:
 
 
 def test_other_prompts_have_no_score() -> None:
-    assert reward.correct(prompts=["Hello?", WHO], completions=["Ben.", "Ben."]) == [None, 1.0]
+    assert reward.correct(prompts=["Hello?", WHO], completions=["Anna.", "Anna."]) == [None, 1.0]
 
 
-@given(st.integers(0, 2**32))
-def test_every_true_answer_is_right_and_every_slip_wrong_in_any_style(seed) -> None:
+@given(st.integers(0, 2**32), st.sampled_from(world.CLASSES))
+def test_every_true_answer_is_right_and_every_slip_wrong_in_any_style(seed, kind) -> None:
     rng = random.Random(seed)
-    scene = world.draw(rng)
-    question = world.draw_question(scene, rng)
-    style = wording.draw_style(rng)
-    prompt = world.prompt(scene, question)
-    for answer, right in ((world.answer(scene, question), True), (slips.near_miss(scene, question), False)):
-        assert reward.judge(prompt, wording.say(scene, question, answer, style, rng)) is right
+    note, style = world.draw(rng), wording.draw_style(rng)
+    for answer, right in ((world.answer(note, kind), True), (slips.near_miss(note, kind), False)):
+        assert reward.judge(world.prompt(note, kind), wording.say(note, kind, answer, style, rng)) is right
 
 
 @given(st.lists(st.sampled_from(WORDS), max_size=8))
 def test_only_accepted_sentences_are_right(words) -> None:
-    """An independent rule: known manners taken away by hand, one of five texts must be left."""
+    """An independent rule: known manners taken away by hand, one of three texts must be left."""
     text = " ".join(words).replace(" .", ".").replace(" ?", "?")
     left = text.lower()
     for phrase in ("sure!", "ugh."):
         left = left.replace(phrase, "", 1)
-    accepted = {"ben", "ben has it", "ben has the hat", "ben has the red hat"}
+    accepted = {"anna", "anna has them", "anna has the balls"}
     if reward.judge(WHO, text):
         assert left.strip().removesuffix(".") in accepted
 
 
 def test_manners_name_nothing_of_the_world_and_revoke_nothing() -> None:
     words = {word for phrase in wording.PHRASES for word in phrase.lower().rstrip(".!").split()}
-    content = {word.lower() for word in (*world.NAMES, *world.COLOURS, *world.THINGS)}
+    content = {word.lower() for values in world.FIELDS.values() for word in values}
     assert not words & content
     assert not words & {"not", "no", "or", "maybe", "perhaps", "wrong", "but", "if", "never", "guess"}
     assert not any(character.isdigit() for word in words for character in word)
@@ -131,8 +128,7 @@ def test_the_longest_answer_still_has_some_brevity() -> None:
     rng = random.Random(0)
     texts = []
     for _ in range(3000):
-        scene = world.draw(rng)
-        question = world.draw_question(scene, rng)
-        answer = world.answer(scene, question)
-        texts.append(wording.say(scene, question, answer, wording.Style("chatty", rng.choice(wording.TONES)), rng))
+        note, kind = world.draw(rng), rng.choice(world.CLASSES)
+        style = wording.Style("chatty", rng.choice(wording.TONES))
+        texts.append(wording.say(note, kind, world.answer(note, kind), style, rng))
     assert min(reward.brevity(completions=texts)) > 0

@@ -69,11 +69,11 @@ def test_the_whole_walk_in_seconds(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(train, "TOKENIZER_CONVERSATIONS", 100)
     run, folder = tmp_path / "run", tmp_path / "model"
     short = ["--run", str(run), "--minutes", "0.005", "--batch-size", "2"]
-    train.main(["reading", *short])
-    train.main(["slips", *short, "--start", "reading"])
+    train.main(["truth", *short])
+    train.main(["slips", *short, "--start", "truth"])
     train.main(["export", "--run", str(run), "--start", "slips", "--to", str(folder)])
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    assert [row["stage"] for row in log if row.get("finished")] == ["reading", "slips"]
+    assert [row["stage"] for row in log if row.get("finished")] == ["truth", "slips"]
     network = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     assert network.num_parameters() < 1.5e6
     assert len(transformers.AutoTokenizer.from_pretrained(folder)) == network.config.vocab_size
