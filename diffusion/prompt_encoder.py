@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from align.adapter.record import read_record
-from align.adapter.use import PromptWeigher
+from align.adapter.use import PromptWeigher, weigher_of
 from align.config.checks import reward_name
 from align.config.shaping import AdapterWeights
 from align.encoders.base import masked_mean, weights_digest
@@ -80,9 +80,5 @@ def weigher_for(config: DiffusionRun, model: DiffusionModel) -> PromptWeigher | 
     if not isinstance(weights, AdapterWeights):
         return None
     own = read_record(weights.path).encoder.get("kind") == ImageModelEncoder.kind
-    return PromptWeigher.load(
-        weights.path,
-        objectives=[reward_name(reward) for reward in config.rewards if reward.weight != 0],
-        encoder=ModelEncoder(model) if own else None,
-        device=str(model.device),
-    )
+    names = [reward_name(reward) for reward in config.rewards if reward.weight != 0]
+    return weigher_of(weights, names, encoder=ModelEncoder(model) if own else None, device=str(model.device))

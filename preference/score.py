@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 
+from align.adapter.rows import prompt_text
+from align.adapter.use import weigher_of
+from align.config.checks import reward_name
 from align.config.shared import RewardConfig
 from align.errors import AlignError
 from align.heldout import known
@@ -127,24 +130,32 @@ def score_rows(
     scorer, samples = Scorer(rewards), flattened(rows)
     scorer.check({"prompts", "completions", *samples.columns})
     scorer.check_rows({**samples.columns, "prompts": samples.prompts})
+    weigher = weigher_of(settings.weights, [reward_name(reward) for reward in rewards if reward.weight != 0])
     table = scorer.score(samples)
+    inferred = None if weigher is None else weigher.by_name(_weighed_texts(rows))
     try:
-        scores = Shaping(settings.shaping())(columns_of(table, samples.group_ids)).scores
+        columns = columns_of(table, samples.group_ids, prompt_weights=inferred)
+        scores = Shaping(settings.shaping())(columns).scores
     except ValueError as error:
         raise AlignError(str(error), "Correct the `candidates` section of the config.") from error
     weights = {name: float(weight) for name, weight in zip(table.names, table.weights, strict=True)}
     cuts = _cuts(rows)
-    columns = {name: values.tolist() for name, values in zip(table.names, table.values.T, strict=True)}
+    numbers = {name: values.tolist() for name, values in zip(table.names, table.values.T, strict=True)}
     found = [
         {
             **row,
-            "rewards": {name: [known(value) for value in values[cut]] for name, values in columns.items()},
+            "rewards": {name: [known(value) for value in values[cut]] for name, values in numbers.items()},
             "scores": [known(value) for value in scores[cut].tolist()],
             "weights": weights,
         }
         for row, cut in zip(rows, cuts, strict=True)
     ]
     return ScoredCandidates(rows=found, problems={name: dict(counts) for name, counts in table.problems.items()})
+
+
+def _weighed_texts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The prompt of each candidate as a preference adapter has read prompts in its training."""
+    return [prompt_text(row["prompt"]) or "" for row in rows for _ in row["candidates"]]
 
 
 def flattened(rows: Sequence[Mapping[str, Any]]) -> Samples:

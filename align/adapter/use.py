@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from align.adapter.files import load_adapter
 from align.adapter.record import AdapterRecord, find_adapter
+from align.config.shaping import AdapterWeights
 
 if TYPE_CHECKING:
     from align.encoders.base import TextEncoder
@@ -79,6 +80,22 @@ class PromptWeigher:
     def by_name(self, prompts: Sequence[str]) -> dict[str, Float[Tensor, "n"]]:
         """Objective -> its weight for each prompt: `prompt_weights` of a `SignalPipeline`."""
         return dict(zip(self.record.objectives, self.weights_for(prompts).unbind(dim=1), strict=True))
+
+
+def weigher_of(weights: Any, objectives: Sequence[str], **options: Any) -> PromptWeigher | None:
+    """The adapter that `pipeline.weights` names, None where it names none.
+
+    Args:
+        weights: a member of `align.config.shaping.Weights` (Any: each source has its own settings).
+        objectives: names of the rewards that have a weight other than 0.
+        options: `encoder` and `device` of `PromptWeigher.load` (Any: see there).
+
+    Raises:
+        AlignError: no adapter there, or one of other objectives or of another encoder.
+    """
+    if not isinstance(weights, AdapterWeights):
+        return None
+    return PromptWeigher.load(weights.path, objectives=objectives, **options)
 
 
 def _own_encoder(record: AdapterRecord, device: str) -> TextEncoder:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from align.adapter.use import weigher_of
 from align.config.needs import explain, unmet
-from align.config.shaping import AdapterWeights
 from align.engine.reward_tables import StepTable
 from align.errors import AlignError
 from align.inspect.replay.changes import Change, compare
 from align.inspect.replay.settings import ReplaySettings
 from align.shaping.pipeline import SignalPipeline
-
-if TYPE_CHECKING:
-    from align.adapter.use import PromptWeigher
 
 BROUGHT = ("prompt_ids", "step", "prompt_weights")
 """What a stored table can bring for estimators, beside rewards and groups."""
@@ -77,7 +74,7 @@ def reshaped(tables: Sequence[StepTable], settings: ReplaySettings) -> list[Step
             "Choose an estimator that reads rewards and groups only (grpo, rloo, dr_grpo, flow_grpo, ...).",
         )
     wanted = {name for need in needs for name in need.fields}
-    weigher = _weigher(settings)
+    weigher = weigher_of(settings.pipeline.weights, [name for name, own in settings.weights.items() if own != 0])
     numbers: dict[str, int] = {}
     found = []
     for table in tables:
@@ -95,16 +92,6 @@ def reshaped(tables: Sequence[StepTable], settings: ReplaySettings) -> list[Step
         advantages = signal.advantages if signal.advantages.ndim == 1 else signal.advantages.mean(dim=1)
         found.append(replace(table, scores=signal.scores, advantages=advantages))
     return found
-
-
-def _weigher(settings: ReplaySettings) -> PromptWeigher | None:
-    """The preference adapter of these settings, None where they name none."""
-    weights = settings.pipeline.weights
-    if not isinstance(weights, AdapterWeights):
-        return None
-    from align.adapter.use import PromptWeigher
-
-    return PromptWeigher.load(weights.path, objectives=[name for name, own in settings.weights.items() if own != 0])
 
 
 def reproduces(tables: Sequence[StepTable], own: ReplaySettings) -> tuple[bool, str]:
