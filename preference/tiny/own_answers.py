@@ -3,8 +3,8 @@
     python -m preference.tiny.own_answers
 
 Each prompt is answered `SAMPLES` times at temperature 1. A prompt whose answers are all right or all wrong makes no
-pair; from the others one right and one wrong answer are drawn at random. So what is chosen differs from what is
-rejected in nothing but the truth, on average: tone and length are the model's own on both sides.
+pair, and silence is no answer; from the others one right and one wrong answer are drawn at random. So what is chosen
+differs from what is rejected in nothing but the truth, on average: tone and length are the model's own on both sides.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def row_of(prompt: str, kind: str, said: Sequence[str], rng: random.Random) -> R
     """
     verdicts = [reward.judge(prompt, text) for text in said]
     right = [text for text, verdict in zip(said, verdicts, strict=True) if verdict]
-    wrong = [text for text, verdict in zip(said, verdicts, strict=True) if not verdict]
+    wrong = [text for text, verdict in zip(said, verdicts, strict=True) if not verdict and text.strip()]
     if not right or not wrong:
         return None
     return {
