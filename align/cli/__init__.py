@@ -17,6 +17,7 @@ from align.cli import (
     looks,  # noqa: F401
     pairs,  # noqa: F401
     soup,  # noqa: F401
+    sweep,  # noqa: F401
     teach,  # noqa: F401
 )
 from align.cli.app import app, is_main_process

@@ -75,7 +75,7 @@ def line_chart(series: Sequence[Series], *, salt: str, width: float = 340, heigh
         width: points.
         height: points.
     """
-    with _figure(salt, width, height) as (figure, axes):
+    with figure(salt, width, height) as (drawn, axes):
         for color, one in zip(SERIES, series, strict=False):
             if one.low is not None and one.high is not None:
                 _points(axes, one, color)
@@ -84,13 +84,13 @@ def line_chart(series: Sequence[Series], *, salt: str, width: float = 340, heigh
         axes.margins(x=0.03, y=0.12)
         _whole_steps(axes)
         axes.set_xlabel("step")
-        return _svg(figure)
+        return svg(drawn)
 
 
 def gain_chart(gains: Sequence[Gain], *, salt: str, width: float = 330) -> str:
     """Before (hollow) and after (filled) of each group of prompts, with intervals; one row a group, first on top."""
     height = 30 + 24 * len(gains)
-    with _figure(salt, width, height) as (figure, axes):
+    with figure(salt, width, height) as (drawn, axes):
         scale = 100.0 if all(gain.is_rate for gain in gains) else 1.0
         for row, gain in enumerate(gains):
             for side, offset, filled in ((gain.before, -0.14, False), (gain.after, 0.14, True)):
@@ -110,7 +110,7 @@ def gain_chart(gains: Sequence[Gain], *, salt: str, width: float = 330) -> str:
         axes.grid(visible=True, axis="x")
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("success, %" if scale == 100.0 else "mean reward")
-        return _svg(figure)
+        return svg(drawn)
 
 
 def _curve(axes: Axes, series: Series, color: str) -> None:
@@ -139,20 +139,20 @@ def _whole_steps(axes: Axes) -> None:
 
 
 @contextmanager
-def _figure(salt: str, width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+def figure(salt: str, width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
     """A figure with one pair of axes in our style; matplotlib's own settings are as before on leaving."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}):
-        figure = Figure(figsize=(width * POINTS, height * POINTS), layout="constrained")
-        figure.patch.set_alpha(0.0)
-        axes = figure.add_subplot()
+        drawn = Figure(figsize=(width * POINTS, height * POINTS), layout="constrained")
+        drawn.patch.set_alpha(0.0)
+        axes = drawn.add_subplot()
         axes.patch.set_alpha(0.0)
-        yield figure, axes
+        yield drawn, axes
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
     """The figure as an `<svg>` element: no XML head, no fixed size, no metadata, colours of the page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})

@@ -1,6 +1,6 @@
 """A page of findings, tables and samples: the object, its text for a terminal, its HTML, its JSON.
 
-For commands that look at rewards (`align audit`, `align replay`). The looks are those of the run report.
+For commands that look at rewards (`align audit`, `align replay`, `align sweep`). The looks are those of the run report.
 """
 
 from __future__ import annotations
@@ -40,6 +40,23 @@ class Table:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A titled picture of numbers.
+
+    Attributes:
+        title: what it shows.
+        note: how to read it.
+        svg: the picture, made by us: it goes into the page as it is.
+        legend: (number of the series' colour from 1, its name).
+    """
+
+    title: str
+    note: str
+    svg: str
+    legend: Sequence[tuple[int, str]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Shown:
     """A sample that a person can look at.
 
@@ -67,6 +84,8 @@ class Page:
         tables: the numbers.
         samples: title -> samples.
         record: the numbers as JSON holds them (Any: nested plain data).
+        charts: pictures of the numbers, above the tables.
+        heading: of the findings.
     """
 
     title: str
@@ -75,6 +94,8 @@ class Page:
     tables: Sequence[Table]
     record: Mapping[str, Any]
     samples: Mapping[str, Sequence[Shown]]
+    charts: Sequence[Chart] = ()
+    heading: str = "What to do"
 
 
 def write_page(page: Page, folder: Path, name: str) -> Path:
@@ -123,7 +144,7 @@ def print_page(page: Page, console: Console) -> None:
         console.print()
         console.print(drawn, highlight=False)
     console.print()
-    console.print(Text("What to do" if page.findings else "Nothing stands out.", style="bold"))
+    console.print(Text(page.heading if page.findings else "Nothing stands out.", style="bold"))
     for finding in page.findings:
         console.print(Text(f"* {finding}"))
 

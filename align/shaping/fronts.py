@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -71,17 +71,51 @@ def bootstrap_front(
     Returns:
         The number on all prompts and its interval; a difference between fronts inside it is no result.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, found {confidence}; 0.95 is usual.")
+    exact = scores.double()
+    numbers = [measure(points) for points in drawn_means(exact, resamples=resamples, seed=seed)]
+    return percentile_interval(measure(exact.mean(dim=1)), numbers, scores.shape[1], confidence)
+
+
+def drawn_means(
+    scores: Float[Tensor, "s p k"], *, resamples: int = 1000, seed: int = 0, block: int = 4096
+) -> Float[Tensor, "r s k"]:
+    """Mean points of all systems on prompts that are drawn again with replacement; each resample is the same for all.
+
+    Args:
+        scores: of s systems on p prompts, k objectives, none NaN.
+        resamples: r, how often the prompts are drawn.
+        seed: of the drawing.
+        block: resamples computed at once; bounds the memory and changes nothing else.
+
+    Raises:
+        ValueError: a score is missing.
+    """
     if scores.isnan().any():
         raise ValueError("every system needs a score for every prompt; leave out prompts that one of them lacks.")
-    exact, prompts = scores.double(), scores.shape[1]
+    systems, prompts, objectives = scores.shape
     generator = np.random.default_rng(seed)
-    drawn = (torch.from_numpy(generator.integers(prompts, size=prompts)) for _ in range(resamples))
-    numbers = [measure(exact[:, rows].mean(dim=1)) for rows in drawn]
+    flat = scores.double().transpose(0, 1).reshape(prompts, systems * objectives)
+    parts = []
+    for start in range(0, resamples, block):
+        drawn = torch.from_numpy(generator.integers(prompts, size=(min(block, resamples - start), prompts)))
+        counts = torch.zeros(drawn.shape, dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn).double())
+        parts.append(counts @ flat / prompts)
+    return torch.cat(parts).reshape(resamples, systems, objectives)
+
+
+def percentile_interval(
+    estimate: float, numbers: Sequence[float] | np.ndarray, rows: int, confidence: float = 0.95
+) -> Interval:
+    """An estimate with the interval that holds the middle `confidence` of its resampled numbers.
+
+    Raises:
+        ValueError: `confidence` is no share between 0 and 1.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, found {confidence}; 0.95 is usual.")
     tail = (1 - confidence) / 2
-    low, high = np.quantile(numbers, [tail, 1 - tail])
-    return Interval(measure(exact.mean(dim=1)), float(low), float(high), prompts)
+    low, high = np.quantile(np.asarray(numbers, dtype=np.float64), [tail, 1 - tail])
+    return Interval(estimate, float(low), float(high), rows)
 
 
 def bootstrap_hypervolume(

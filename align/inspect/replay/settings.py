@@ -62,8 +62,8 @@ def changed(
     return replace(found, weights={**found.weights, **(weights or {})})
 
 
-def parse_weights(text: str | None) -> dict[str, float] | None:
-    """`aesthetic=1,ocr=0.5` as numbers by name; None for None.
+def parse_weights(text: str | None, option: str = "weights") -> dict[str, float] | None:
+    """`aesthetic=1,ocr=0.5`, the value of an option, as numbers by name; None for None.
 
     Raises:
         AlignError: something else.
@@ -79,7 +79,8 @@ def parse_weights(text: str | None) -> dict[str, float] | None:
             equals = ""
         if not equals or not name.strip():
             raise AlignError(
-                f"expected weights as `name=number,name=number`, found `{text}`.", "For example --weights a=1,b=0.5."
+                f"expected {option} as `name=number,name=number`, found `{text}`.",
+                f"For example --{option} a=1,b=0.5.",
             )
     return found
 

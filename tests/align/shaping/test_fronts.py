@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -58,3 +59,21 @@ def test_bootstrap_mistakes():
         fronts.bootstrap_hypervolume(torch.zeros(1, 2, 2), [0.0, 0.0], 2.0)
     with pytest.raises(ValueError, match="a score for every prompt"):
         fronts.bootstrap_hypervolume(torch.full((1, 2, 2), math.nan), [0.0, 0.0])
+
+
+def test_resamples_are_the_same_prompts_for_all_systems():
+    """The second system is the first + 1 on each prompt: so are all its means. Against a loop over the same draws."""
+    scores = torch.arange(12.0).reshape(1, 6, 2).square()
+    both = torch.cat([scores, scores + 1])
+    found = fronts.drawn_means(both, resamples=7, seed=3)
+    torch.testing.assert_close(found[:, 1], found[:, 0] + 1)
+    generator = np.random.default_rng(3)
+    for place in range(7):
+        rows = generator.integers(6, size=6)
+        torch.testing.assert_close(found[place], both[:, rows].double().mean(dim=1))
+    torch.testing.assert_close(fronts.drawn_means(both, resamples=7, seed=3, block=2), found)
+
+
+def test_percentiles_by_hand():
+    """0 .. 40: the 2.5 % quantile lies at place 1, the 97.5 % quantile at place 39."""
+    assert fronts.percentile_interval(5.0, np.arange(41.0), 8) == pytest.approx((5.0, 1.0, 39.0, 8))

@@ -1,0 +1,250 @@
+"""Points of systems, read from run folders and from the folders of `align evaluate`. IO only.
+
+Of a run whose prompts are all asked under several conditions (the directions of DPA are its classes), each condition is
+a point; of any other run its evaluation is one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from align.errors import AlignError, did_you_mean
+from align.report.read import read_run
+from align.report.records import Evaluation, EvaluationRow, Run
+
+SEED = re.compile(r"[-_.]?seed[-_]?(\d+)$")
+"""End of a run folder's name that tells seeds of one setting apart."""
+SAMPLING = ("seeds", "max_new_tokens", "temperature", "top_p", "num_inference_steps", "guidance_scale")
+"""Settings of an evaluation that make its samples other samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """A reward that is an objective; `sign` is -1 where less is better."""
+
+    reward: str
+    sign: int = 1
+
+    @property
+    def name(self) -> str:
+        """How it is called after orientation: higher is better."""
+        return self.reward if self.sign > 0 else f"-{self.reward}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A run of a system.
+
+    Attributes:
+        system: name of the system.
+        run: run folder, or a folder of `align evaluate`.
+        label: what the point is called; empty = the folder's name without its seed.
+        seed: of the training; None = from the folder's name or its config.
+    """
+
+    system: str
+    run: Path
+    label: str = ""
+    seed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """An evaluation of one model under one condition.
+
+    Attributes:
+        system: whose it is.
+        setting: what was trained; the same for the seeds of one setting.
+        condition: what it was asked for; empty where it is asked for nothing in particular.
+        seed: of the training.
+        where: folder, step and condition, for messages.
+        rows: one per prompt and seed of the sampling.
+        values: of the objectives, higher is better; NaN where unscored.
+        pictures: place of a row -> its picture, where one was kept.
+    """
+
+    system: str
+    setting: str
+    condition: str
+    seed: int
+    where: str
+    rows: Sequence[EvaluationRow]
+    values: Float[Tensor, "n k"]
+    pictures: Mapping[int, Path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """What a source holds.
+
+    Attributes:
+        points: of the trained model.
+        base: of the model before training, one per condition; empty where the run has no evaluation of step 0.
+        sampling: settings that decide what a sample is.
+        functions: objective -> the function behind it, as far as the config says.
+        notes: what a person should know, in sentences.
+    """
+
+    points: Sequence[Point]
+    base: Sequence[Point]
+    sampling: Mapping[str, Any]
+    functions: Mapping[str, str]
+    notes: Sequence[str]
+
+
+def parse_objectives(text: str) -> tuple[Objective, ...]:
+    """`relevance,-length` as objectives; a minus means that less is better.
+
+    Raises:
+        AlignError: fewer than two, or one named twice.
+    """
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    found = tuple(Objective(reward=name.lstrip("-"), sign=-1 if name.startswith("-") else 1) for name in names)
+    if len(found) < 2 or len({one.reward for one in found}) < len(found):
+        raise AlignError(
+            f"expected two or more different objectives, found `{text}`.", "For example --objectives relevance,-length."
+        )
+    return found
+
+
+def read_source(source: Source, objectives: Sequence[Objective], step: int | None = None) -> Read:
+    """Read one run.
+
+    Args:
+        source: the run.
+        objectives: what is looked at.
+        step: of the evaluation; None takes the last.
+
+    Raises:
+        AlignError: no such folder, no evaluation (of this step), or a reward that was not evaluated.
+    """
+    folder = source.run.parent if source.run.name == "evaluations" else source.run
+    try:
+        run = read_run(folder)
+    except FileNotFoundError as error:
+        raise AlignError(
+            f"`{source.run}` is no run folder: {error}", "Give folders of `align train` or `align evaluate`."
+        ) from error
+    if not run.evaluations:
+        raise AlignError(
+            f"{folder} holds no evaluation, so it is no point.",
+            "Set held-out prompts for the run, or give the folder of `align evaluate`.",
+        )
+    steps = [one.step for one in run.evaluations]
+    if step is not None and step not in steps:
+        raise AlignError(
+            f"{folder} has no evaluation of step {step}; it has {', '.join(map(str, steps))}.",
+            "Name one of them with --step, or leave it out for the last.",
+        )
+    chosen = run.evaluations[-1 if step is None else steps.index(step)]
+    base = run.evaluations[0] if steps[0] == 0 else None
+    name, seed = _named(folder, run)
+    source = Source(
+        system=source.system,
+        run=folder,
+        label=source.label or name,
+        seed=seed if source.seed is None else source.seed,
+    )
+    return Read(
+        points=_points(source, chosen, objectives),
+        base=() if base is None else _points(source, base, objectives),
+        sampling=_sampling(run.config),
+        functions=_functions(run.config, objectives),
+        notes=_notes(run, chosen, asked=step is not None),
+    )
+
+
+def _points(source: Source, evaluation: Evaluation, objectives: Sequence[Objective]) -> list[Point]:
+    """One point, or one for each condition that all prompts are asked under."""
+    where = f"{source.run}, step {evaluation.step}"
+    places = _measured(evaluation.rows, objectives, where)
+    by_class: dict[str, list[int]] = {}
+    for place in places:
+        by_class.setdefault(evaluation.rows[place].group, []).append(place)
+    asked = [Counter((evaluation.rows[i].prompt, evaluation.rows[i].seed) for i in part) for part in by_class.values()]
+    conditions = by_class if len(asked) > 1 and all(one == asked[0] for one in asked) else {"": places}
+    pictures = {int(path.stem): path for path in evaluation.pictures if path.stem.isdecimal()}
+    found = []
+    for condition, part in conditions.items():
+        rows = [evaluation.rows[place] for place in part]
+        values = [[one.sign * row.rewards[one.reward] for one in objectives] for row in rows]  # NaN stays NaN
+        found.append(
+            Point(
+                system=source.system,
+                setting=source.label,
+                condition=condition,
+                seed=source.seed or 0,
+                where=f"{where}, {condition}" if condition else where,
+                rows=rows,
+                values=torch.tensor(values, dtype=torch.float64),
+                pictures={new: pictures[old] for new, old in enumerate(part) if old in pictures},
+            )
+        )
+    return found
+
+
+def _measured(rows: Sequence[EvaluationRow], objectives: Sequence[Objective], where: str) -> list[int]:
+    """Rows that were asked for all objectives: held-out pairs in the same record have other numbers."""
+    places = [i for i, row in enumerate(rows) if all(one.reward in row.rewards for one in objectives)]
+    if places:
+        return places
+    known = tuple(dict.fromkeys(name for row in rows for name in row.rewards))
+    missing = next((one.reward for one in objectives if one.reward not in known), None)
+    if missing is None:
+        names = ", ".join(one.reward for one in objectives)
+        raise AlignError(f"{where}: no sample has all of {names}.", "Choose objectives of the same samples.")
+    raise AlignError(
+        f"{where} has no reward `{missing}`.{did_you_mean(missing, known)}",
+        f"It has {', '.join(known) or 'none'}; rewards of weight 0 or under `evaluation.rewards` are evaluated, too.",
+    )
+
+
+def _named(folder: Path, run: Run) -> tuple[str, int]:
+    """The folder's name without its seed, and the seed. A folder of `align evaluate` is called after its run."""
+    name = folder.name
+    if folder.parent.name == "evaluation":
+        name = folder.parent.parent.name
+    elif folder.name == "evaluation":
+        name = folder.parent.name
+    match = SEED.search(name)
+    if match is not None and match.start() > 0:
+        return name[: match.start()], int(match[1])
+    seed = run.config.get("seed", 0)
+    return name, seed if isinstance(seed, int) else 0
+
+
+def _sampling(config: Mapping[str, Any]) -> dict[str, Any]:
+    section = config.get("evaluation")
+    section = section if isinstance(section, Mapping) else {}
+    generate = section.get("generate")
+    section = {**section, **(generate if isinstance(generate, Mapping) else {})}
+    return {key: section[key] for key in SAMPLING if key in section}
+
+
+def _functions(config: Mapping[str, Any], objectives: Sequence[Objective]) -> dict[str, str]:
+    evaluation = config.get("evaluation")
+    more = evaluation.get("rewards") if isinstance(evaluation, Mapping) else None
+    entries = [entry for entry in [*(config.get("rewards") or ()), *(more or ())] if isinstance(entry, Mapping)]
+    known = {
+        str(entry.get("name") or str(entry.get("function", "")).rsplit(":", 1)[-1]): str(entry.get("function"))
+        for entry in entries
+    }
+    return {one.reward: known[one.reward] for one in objectives if one.reward in known}
+
+
+def _notes(run: Run, chosen: Evaluation, *, asked: bool) -> list[str]:
+    training = run.config.get("training")
+    steps = training.get("steps") if isinstance(training, Mapping) else None
+    notes = []
+    if run.metrics and isinstance(steps, int) and chosen.step < steps and not asked:
+        notes.append(f"{run.folder} is not finished: its last evaluation is of step {chosen.step} of {steps}.")
+    return notes + [f"{run.folder}: {note}" for note in run.notes if "step_" in note]
