@@ -17,7 +17,7 @@ from preference.dpa.config import DpaRun
 from preference.dpa.control import Control, Scale, Vector
 from preference.dpa.method import SCALE, Dpa, DpaParts
 from preference.dpa.rounds import RoundMaker
-from preference.dpa.steering import SteeringEvaluator, under_directions
+from preference.dpa.steering import SteeringEvaluator, as_the_data_has_them, under_directions
 from preference.evaluate import AnswerEvaluator
 from preference.forward import LayoutPlan, SequenceScorer, plan_layout
 from preference.layout import Group
@@ -81,7 +81,9 @@ def read_inputs(config: DpaRun) -> Inputs:
     tokenise_prompts(_under(prompts, control, vectors[0]), tokenizer, config.data)  # says now what cannot be read
     asked = None
     if held is not None:
-        asked = tokenise_prompts(under_directions(held, control, vectors), tokenizer, config.data)
+        asked = as_the_data_has_them(
+            tokenise_prompts(under_directions(held, control, vectors), tokenizer, config.data), held
+        )
     return Inputs(prompts=prompts, asked=asked, control=control, vectors=vectors, scorer=scorer)
 
 

@@ -24,6 +24,7 @@ from preference.dpa.control import Control, Scale, Vector
 
 if TYPE_CHECKING:
     from preference.evaluate import AnswerEvaluator
+    from preference.tokens import TokenPrompts
 
 
 def under_directions(prompts: Texts, control: Control, vectors: Sequence[Vector]) -> Texts:
@@ -33,6 +34,17 @@ def under_directions(prompts: Texts, control: Control, vectors: Sequence[Vector]
     texts = prompts.select(places)
     asked = [control.asked(row, vector) for vector in vectors for row in prompts.rows]
     return replace(texts, rows=tuple(asked), columns={**texts.columns, "class": tuple(labels)})
+
+
+def as_the_data_has_them(asked: TokenPrompts, prompts: Texts) -> TokenPrompts:
+    """Prompts that are answered with their direction, but shown to rewards and people without it.
+
+    Args:
+        asked: of `under_directions`, as tokens.
+        prompts: before a direction was put into them.
+    """
+    plain = dict(zip(prompts.numbers, prompts.prompts, strict=True))
+    return replace(asked, prompts=[plain[number] for number in asked.rows])
 
 
 def steering_figures(
