@@ -35,6 +35,8 @@ from align.shaping.adapter import PreferenceAdapter
 from align.shaping.normaliser import Normaliser
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from align.encoders.base import TextEncoder
     from align.engine.distributed import Processes
 
