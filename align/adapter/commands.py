@@ -264,7 +264,7 @@ def _print(text: str) -> None:
     _console().print(text, soft_wrap=True, markup=False, highlight=False)
 
 
-def _console():
+def _console() -> Console:
     from align.cli.app import console
 
     return console()
