@@ -26,6 +26,8 @@ from align.types import Batch, RewardTable
 KIND = "rewards"
 """Folder of the tables in a run folder."""
 ENDING = ".safetensors"
+TEXTS = "texts"
+"""Entry of the file's metadata that holds names, prompts and classes, as JSON."""
 MEGABYTE = 1_000_000
 
 
@@ -133,23 +135,20 @@ def read_table(path: Path) -> StepTable:
 
     try:
         with safe_open(path, framework="pt") as file:
-            texts = file.metadata() or {}
+            texts = json.loads((file.metadata() or {})[TEXTS])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        prompts = json.loads(texts["prompts"])
-        classes = json.loads(texts["classes"])
+        prompts, classes = texts["prompts"], texts["classes"]
         rows = tensors["prompt_rows"].tolist()
         return StepTable(
             step=int(texts["step"]),
-            table=RewardTable(
-                names=tuple(json.loads(texts["names"])), values=tensors["values"], weights=tensors["weights"]
-            ),
+            table=RewardTable(names=tuple(texts["names"]), values=tensors["values"], weights=tensors["weights"]),
             group_ids=tensors["group_ids"],
             prompts=[prompts[row] for row in rows],
             classes=[classes[row] for row in rows] if classes else (),
             scores=tensors["scores"],
             advantages=tensors["advantages"],
         )
-    except (SafetensorError, KeyError, ValueError, OSError, IndexError) as error:
+    except (SafetensorError, KeyError, ValueError, OSError, IndexError, TypeError) as error:
         raise AlignError(
             f"{path} is no table of rewards that can be read ({error}).",
             "Remove it; the tables of the other steps do not need it.",
@@ -163,9 +162,9 @@ def table_files(run_folder: Path) -> list[Path]:
 
 
 class _Part(NamedTuple):
-    """Rows of one process."""
+    """Rows of one process, and their global numbers."""
 
-    index: Tensor
+    rows: Tensor
     table: StepTable
 
 
@@ -185,7 +184,7 @@ def _own_rows(step: int, batch: Batch) -> _Part | None:
         scores=signal.scores.detach().float().cpu(),
         advantages=advantages.flatten(1).mean(dim=1) if advantages.ndim > 1 else advantages,
     )
-    return _Part(index=samples.index.cpu(), table=table)
+    return _Part(rows=samples.index.cpu(), table=table)
 
 
 def _joined(parts: Sequence[_Part]) -> StepTable:
@@ -200,7 +199,7 @@ def _joined(parts: Sequence[_Part]) -> StepTable:
         scores=torch.cat([one.scores for one in tables]),
         advantages=torch.cat([one.advantages for one in tables]),
     )
-    return whole.select(torch.cat([part.index for part in parts]).argsort())
+    return whole.select(torch.cat([part.rows for part in parts]).argsort())
 
 
 def _as_file(table: StepTable) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -216,9 +215,10 @@ def _as_file(table: StepTable) -> tuple[dict[str, Tensor], dict[str, str]]:
         "advantages": table.advantages.contiguous(),
     }
     texts = {
-        "step": str(table.step),
-        "names": json.dumps(list(table.table.names)),
-        "prompts": json.dumps([prompt for prompt, _ in place], ensure_ascii=False),
-        "classes": json.dumps([name for _, name in place] if table.classes else [], ensure_ascii=False),
+        "step": table.step,
+        "names": list(table.table.names),
+        "prompts": [prompt for prompt, _ in place],
+        "classes": [name for _, name in place] if table.classes else [],
     }
-    return tensors, texts
+    # One entry: safetensors writes several in any order, and equal steps must give equal files.
+    return tensors, {TEXTS: json.dumps(texts, ensure_ascii=False)}

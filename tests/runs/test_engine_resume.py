@@ -67,10 +67,11 @@ def test_killed_and_resumed_equals_undisturbed(undisturbed: Path, tmp_path: Path
     resumed = run_toy(tmp_path, resume=True)
     assert resumed.returncode == 0, resumed.stderr
     assert numbers(tmp_path) == numbers(undisturbed)
-    kinds = ("checkpoints/*/*", "samples/*", "images/*/*")
+    kinds = ("checkpoints/*/*", "samples/*", "rewards/*", "images/*/*")
     ours, theirs = files(tmp_path, *kinds), files(undisturbed, *kinds)
     assert ours.keys() == theirs.keys()
     assert {f"checkpoints/step_000006/{part}.safetensors" for part in ("weights", "optimizer", "ema")} <= ours.keys()
+    assert {f"rewards/step_00000{step}.safetensors" for step in range(1, 7)} <= ours.keys()
     for name, content in theirs.items():
         if not name.endswith("manifest.json"):  # it holds the times of the step
             assert ours[name] == content, name

@@ -147,8 +147,8 @@ def saturation(values: Float[Tensor, "n"], group_ids: Int[Tensor, "n"]) -> Satur
     unscored = 1.0 - len(scored) / max(len(values), 1)
     if len(scored) == 0:
         return Saturation(math.nan, math.nan, math.nan, unscored)
-    ends = (float((scored == end).double().mean()) for end in (scored.min(), scored.max()))
-    return Saturation(*ends, frac_zero_std(values, group_ids), unscored)
+    at_min, at_max = (float((scored == end).double().mean()) for end in (scored.min(), scored.max()))
+    return Saturation(at_min, at_max, frac_zero_std(values, group_ids), unscored)
 
 
 def variance_inflation(values: Float[Tensor, "n k"], group_ids: Int[Tensor, "n"]) -> Float[Tensor, "k"]:
