@@ -151,14 +151,25 @@ def test_pairs_and_scores_of_texts_take_a_config(folder, calls):
     assert paired["output"] == Path("out.jsonl")
 
 
-def test_demo_is_the_shipped_config(folder, calls, monkeypatch):
+def test_demo_is_the_shipped_configs(folder, calls, monkeypatch):
     from align.config import load
 
     loaded = []
     monkeypatch.setattr(load, "load_config", lambda *args: loaded.append(args))
     invoke("demo", "--seed", "3", "training.steps=2")
-    assert loaded == [("demo/awm_tiny", ["seed=3", "training.steps=2"])]
-    assert calls[0][2]["name"] == "demo"
+    settings = ["seed=3", "training.steps=2"]
+    assert loaded == [("demo/awm_tiny", settings), ("demo/dpo_tiny", settings)]
+    assert [options["name"] for command, _, options in calls if command == "train"] == ["demo", "demo_texts"]
+
+
+def test_demo_of_one_branch(folder, calls, monkeypatch):
+    from align.config import load
+
+    loaded = []
+    monkeypatch.setattr(load, "load_config", lambda *args: loaded.append(args))
+    invoke("demo", "--branch", "preference")
+    assert loaded == [("demo/dpo_tiny", [])]
+    assert "expected a branch among diffusion, preference, or all; found 'music'" in refuse("demo", "--branch", "music")
 
 
 def test_plan(folder):
@@ -191,7 +202,7 @@ def test_schema():
     assert json.loads(invoke("schema", "diffusion"))["title"] == "DiffusionRun"
     assert json.loads(invoke("schema", "preference"))["title"] == "PreferenceRun"
     assert invoke("schema", "--markdown").startswith("# Settings of `branch: diffusion`")
-    assert "expected one of the branches adapter, diffusion, preference, reward_model, found music" in refuse(
+    assert "expected one of the branches adapter, diffusion, dpa, preference, reward_model, found music" in refuse(
         "schema", "music"
     )
 

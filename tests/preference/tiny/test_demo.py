@@ -8,7 +8,10 @@ from align.config.load import load_config
 from preference import commands
 from preference.tiny import reward
 
-SMALL = ("training.steps=2", "data.pairs_per_step=4", "evaluation.pairs=5", "evaluation.generate.limit=6")
+SMALL = (
+    *("training.steps=2", "optimizer.warmup_updates=0", "data.pairs_per_step=4", "evaluation.pairs=5"),
+    "evaluation.generate.limit=6",
+)
 
 
 @pytest.mark.parametrize("name", ["dpo", "simpo"])

@@ -18,9 +18,7 @@ def test_the_constants_prefer_their_distance(distance) -> None:
         half = size // 2
         angles = torch.tensor([place * theta ** (-i / half) for i in range(half)])
         first, second = vector[:half], vector[half:]
-        return torch.cat(
-            [first * angles.cos() - second * angles.sin(), second * angles.cos() + first * angles.sin()]
-        )
+        return torch.cat([first * angles.cos() - second * angles.sin(), second * angles.cos() + first * angles.sin()])
 
     logits = [float(turned(query, 20) @ turned(key, 20 - back)) / math.sqrt(size) for back in range(20)]
     assert max(range(20), key=logits.__getitem__) == distance
