@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--limit", type=int, help="the first so many prompts of each split, for a trial")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     out = given.out.resolve()
     if given.what in ("prepare", "all"):
         prepare(out, given.threads, given.limit)

@@ -63,7 +63,7 @@ class CandidateParts:
         """Numbers of the rows that are there already. A collective.
 
         Raises:
-            AlignError: the file is there, or its parts are of other settings.
+            AlignError: the parts are of other settings.
         """
         problem = self._prepare() if self._processes.is_main else None
         problem = self._processes.from_main(problem)
@@ -86,8 +86,6 @@ class CandidateParts:
         self._processes.barrier()
 
     def _prepare(self) -> tuple[str, str] | None:
-        if self._output.exists():
-            return f"{self._output} is there already.", "Give another --output, or delete it; nothing is overwritten."
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / SETTINGS
         if path.exists():
@@ -120,14 +118,34 @@ def _cut_torn_line(path: Path) -> None:
             file.truncate(end)
 
 
+def check_new(path: Path) -> None:
+    """Refuse, before anything heavy, a file that is there already or that could not be written in the end.
+
+    Raises:
+        AlignError: with what to do.
+    """
+    check_ending(path)
+    if path.exists():
+        raise AlignError(f"{path} is there already.", "Give another --output, or delete it; nothing is overwritten.")
+
+
+def check_ending(path: Path) -> None:
+    """Refuse a file of another format.
+
+    Raises:
+        AlignError: names those that can be written.
+    """
+    if path.suffix not in _WRITERS:
+        raise AlignError(f"{path}: expected a file ending in {' or '.join(_WRITERS)}.", "Rename the output.")
+
+
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Write rows as JSON lines, or as Parquet where the name ends so; in one go.
 
     Raises:
         AlignError: another ending.
     """
-    if path.suffix not in _WRITERS:
-        raise AlignError(f"{path}: expected a file ending in {' or '.join(_WRITERS)}.", "Rename the output.")
+    check_ending(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.tmp")
     _WRITERS[path.suffix](draft, rows)

@@ -17,7 +17,7 @@ from align.engine.command import processes_of
 from align.engine.saving import find_checkpoint, load_weights
 from align.errors import AlignError
 from preference.answers import AnswerSettings, answer
-from preference.candidates import OWN, SCORED, Answer, CandidateParts
+from preference.candidates import OWN, SCORED, Answer, CandidateParts, check_new
 from preference.config import CandidatesConfig, PreferenceRun
 from preference.data import DataReport, Texts, read_prompts
 from preference.formats import TextRow, as_chat
@@ -80,6 +80,7 @@ def generate(
     output = Path("candidates.jsonl") if output is None else output
     numbers = tuple(range(settings.per_prompt)) if seeds is None else tuple(seeds)
     _check(settings, numbers, checkpoint)
+    check_new(output)
     source = None if checkpoint is None else find_checkpoint(checkpoint)
     texts = given_prompts(config, settings, prompts, prompts_file)
     with processes_of(config.training) as (accelerator, processes):

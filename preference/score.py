@@ -21,7 +21,7 @@ from align.shaping.score import Shaping
 from align.shaping.table import columns_of
 from align.statistics import Interval, bootstrap_mean_interval
 from align.types import Samples
-from preference.candidates import OWN, SCORED, write_rows
+from preference.candidates import OWN, SCORED, check_ending, write_rows
 from preference.config import CandidatesConfig, PreferenceRun
 from preference.formats import Unusable, as_text, readable
 from preference.tables import Table, open_table
@@ -77,12 +77,14 @@ def score(
     if prompts is not None:
         raise AlignError("a file of candidates has its prompts in it.", "Leave `--prompts` out.")
     settings = (None if config is None else config.candidates) or CandidatesConfig()
+    output = output or samples.with_name(f"{samples.stem}.scored{samples.suffix}")
+    check_ending(output)
     chosen = [RewardConfig(function=reward) if isinstance(reward, str) else reward for reward in rewards]
     chosen = chosen or list(settings.rewards)
     if not chosen:
         raise AlignError("there is no reward.", "Give `--reward NAME`, or a config with `candidates.rewards`.")
     found = score_rows(read_candidates(samples), chosen, settings)
-    write_rows(output or samples.with_name(f"{samples.stem}.scored{samples.suffix}"), found.rows)
+    write_rows(output, found.rows)
     _print(found)
     return found
 

@@ -383,6 +383,8 @@ def test_scores_by_hand(reward, tmp_path, capsys):
     assert "words, 1 answers: returned None" in capsys.readouterr().out
     with pytest.raises(AlignError, match="no reward"):
         score(path)
+    with pytest.raises(AlignError, match=r"\.parquet"):
+        score(path, config=config, output=tmp_path / "scores.csv")
     with pytest.raises(AlignError, match="needs 'tag'"):
         score_rows([{"prompt": "p", "candidates": ["a"]}], chosen, CandidatesConfig())
 
