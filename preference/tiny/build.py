@@ -81,7 +81,7 @@ def network(tokens: PreTrainedTokenizerFast, *, seed: int = 0) -> LlamaForCausal
     """A network with the weights that training starts from (see `start`).
 
     Args:
-        tokens: the tokenizer, for the number of tokens and the special ones.
+        tokens: the tokenizer, for the number of tokens; special ones come first, in the order of `SPECIAL`.
         seed: of the weights.
     """
     torch.manual_seed(seed)
@@ -97,9 +97,9 @@ def network(tokens: PreTrainedTokenizerFast, *, seed: int = 0) -> LlamaForCausal
             rope_parameters={"rope_type": "default", "rope_theta": THETA},
             attention_bias=True,
             tie_word_embeddings=True,
-            bos_token_id=tokens.bos_token_id,
-            eos_token_id=tokens.eos_token_id,
-            pad_token_id=tokens.pad_token_id,
+            bos_token_id=SPECIAL.index(BEGIN),
+            eos_token_id=SPECIAL.index(END),
+            pad_token_id=SPECIAL.index(PAD),
         )
     )
     start.prepare(made, THETA)
