@@ -10,6 +10,7 @@ import pytest
 from align.adapter.config import AdapterRun
 from diffusion.config import DiffusionRun
 from preference.config import PreferenceRun
+from preference.dpa.config import DpaRun
 from preference.reward_models.config import RewardModelRun
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +35,7 @@ def setting_keys(kind, prefix: str = "") -> set[str]:
     return set().union(*(setting_keys(member, prefix) for member in members))
 
 
-KEYS = set().union(*map(setting_keys, (DiffusionRun, PreferenceRun, RewardModelRun, AdapterRun)))
+KEYS = set().union(*map(setting_keys, (DiffusionRun, PreferenceRun, RewardModelRun, AdapterRun, DpaRun)))
 SECTIONS = {key for key in KEYS if "." not in key}
 
 
