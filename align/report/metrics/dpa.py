@@ -11,7 +11,7 @@ DPA = (
         formula="number of the round that the step belongs to",
         meaning="Each round samples anew with the policy as it is and trains on what it kept.",
         healthy="Counts up.",
-        remedy="",
+        remedy="Stays: `training.steps` over `algorithm.rounds` are the steps of a round.",
     ),
     Metric(
         name="dpa/kept",
