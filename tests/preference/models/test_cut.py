@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from align.errors import AlignError
 from preference.config import CausalLm
 from preference.models import load_causal_lm
-from preference.models.cut import cut, every, main
+from preference.models.cut import cut, every, main, without_every
 
 from ..miniatures import miniature
 from ..tokenizers import model_folder
@@ -16,8 +16,10 @@ from ..tokenizers import model_folder
 def test_every_second_layer_by_hand():
     assert every(5, 2) == (0, 2, 4)
     assert every(3, 5) == (0,)
-    with pytest.raises(ValueError, match="at least 1"):
-        every(3, 0)
+    assert without_every(8, 4) == (0, 1, 3, 4, 5, 7)
+    for function, step in ((every, 0), (without_every, 1)):
+        with pytest.raises(ValueError, match="at least"):
+            function(3, step)
 
 
 @pytest.mark.parametrize("family", ["llama", "llama-tied", "gemma3", "gpt2", "qwen2-window"])
@@ -60,7 +62,7 @@ def test_the_folder_is_a_stock_one(tmp_path, capsys):
     )
     assert model.tokenizer.get_vocab() == large.tokenizer.get_vocab()
     with pytest.raises(SystemExit) as caught:
-        main([str(tmp_path / "large"), str(tmp_path / "small")])
+        main([str(tmp_path / "large"), str(tmp_path / "small"), "--every", "2"])
     assert caught.value.code == 2
 
 
