@@ -174,6 +174,8 @@ def table(out: Path, methods: Sequence[str], seeds: Sequence[int]) -> None:
 
 
 def main() -> None:
+    # Beside this file lies preference.py, which would hide the package of that name.
+    sys.path[:] = [path for path in sys.path if Path(path).resolve() != Path(__file__).resolve().parent]
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=("prepare", "train", "table", "all"))
     parser.add_argument("overrides", nargs="*", help="settings for every run, such as training.steps=2")
