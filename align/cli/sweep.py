@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from align.cli.app import app, command_line, console
+
+if TYPE_CHECKING:
+    from align.inspect.sweep.trials import Trial
 
 
 @app.command()
@@ -25,7 +28,12 @@ def sweep(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page, and for runs that are trained.")],
     tries: Annotated[
         list[str] | None,
-        typer.Option("--try", "-t", metavar="OVERRIDES", help="Train CONFIG with these settings; may be repeated."),
+        typer.Option(
+            "--try",
+            "-t",
+            metavar="OVERRIDES",
+            help="Train CONFIG with these settings, after `SYSTEM:` or `SYSTEM/POINT:` if named; may be repeated.",
+        ),
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Train every setting with each of these seeds: 0,1,2.")] = None,
     reference: Annotated[
@@ -40,14 +48,17 @@ def sweep(
 ) -> None:
     """Put trained or steered models on one page: fronts with intervals, hypervolume, attainment, samples."""
     from align.inspect.replay.settings import parse_weights
-    from align.inspect.sweep.command import find_trade_offs, parse_sources, write_sweep
-    from align.inspect.sweep.sources import parse_objectives
+    from align.inspect.sweep.command import check_first, find_trade_offs, parse_sources, write_sweep
+    from align.inspect.sweep.sources import parse_objectives, read_source
     from align.report.tables import print_page
 
     wanted = parse_objectives(objectives)
     ends = parse_weights(reference, "reference"), parse_weights(high, "high")
     config, sources = parse_sources(targets)
     trials = _trials(config, tries or [], seeds, output)
+    check_first([trial.config for trial in trials], wanted, reference=ends[0], high=ends[1])
+    for source in sources:
+        read_source(source, wanted, step)  # says now what is wrong with it
     if trials:
         from align.inspect.sweep.trials import train_all
 
@@ -65,7 +76,7 @@ def sweep(
     console().print(f"\nPage: {written}", soft_wrap=True)
 
 
-def _trials(config: str | None, tries: list[str], seeds: str | None, output: Path) -> list:
+def _trials(config: str | None, tries: list[str], seeds: str | None, output: Path) -> list[Trial]:
     """What is to be trained: every setting and seed of a config; nothing without one."""
     from align.config.load import world_size
     from align.errors import AlignError

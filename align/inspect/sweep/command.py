@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from align.errors import AlignError
-from align.inspect.sweep.frame import made_frame
+from align.config.checks import reward_name
+from align.errors import AlignError, did_you_mean
+from align.inspect.sweep.frame import ends_of, made_frame
 from align.inspect.sweep.measures import measure
 from align.inspect.sweep.page import sweep_page
 from align.inspect.sweep.record import Found, as_csv
@@ -38,6 +40,31 @@ def parse_sources(texts: Sequence[str]) -> tuple[str | None, list[Source]]:
             raise AlignError(f"expected NAME=RUN[,RUN...], found `{text}`.", "For example soup=runs/half,runs/third.")
         sources += [Source(system=name.strip(), run=Path(folder).expanduser()) for folder in folders]
     return config, sources
+
+
+def check_first(configs: Sequence[Any], objectives: Sequence[Objective], **ends: Mapping[str, float] | None) -> None:
+    """Refuse before anything is trained what would be refused afterwards.
+
+    Args:
+        configs: root dataclasses of what will be trained (hence `Any`).
+        objectives: what will be looked at.
+        ends: `reference` and `high`.
+
+    Raises:
+        AlignError: an objective that no reward of a config is called, or ends of the box that do not fit.
+    """
+    for option, given in ends.items():
+        ends_of(objectives, given, f"--{option}")
+    for config in configs:
+        evaluation = getattr(config, "evaluation", None)
+        rewards = (*getattr(config, "rewards", ()), *getattr(evaluation, "rewards", ()))
+        names = [reward_name(reward) for reward in rewards]
+        for one in objectives:
+            if one.reward not in names:
+                raise AlignError(
+                    f"no reward of the config is called `{one.reward}`.{did_you_mean(one.reward, names)}",
+                    f"Its rewards are {', '.join(names) or 'none'}; a reward of weight 0 is evaluated, too.",
+                )
 
 
 def find_trade_offs(

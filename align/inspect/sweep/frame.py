@@ -70,8 +70,7 @@ def made_frame(
             "(step 0).",
             f"Give one that is worse than every point: --reference {','.join(f'{name}=0' for name in names)}.",
         )
-    low = _given(reference, names, "--reference") if reference else None
-    top = _given(high, names, "--high") if high else None
+    low, top = ends_of(objectives, reference, "--reference"), ends_of(objectives, high, "--high")
     said = " and ".join(text for text, end in (("--reference", low), ("--high", top)) if end is not None)
     origin = f"{said} as given"
     if low is None or (top is None and base):
@@ -113,7 +112,17 @@ def _of_base(names: Sequence[str], base: Sequence[Point]) -> tuple[Tensor, Tenso
     return values.nanmean(dim=0), torch.tensor(deviations, dtype=torch.float64), origin
 
 
-def _given(ends: Mapping[str, float], names: Sequence[str], option: str) -> Tensor:
+def ends_of(
+    objectives: Sequence[Objective], ends: Mapping[str, float] | None, option: str
+) -> Float[Tensor, "k"] | None:
+    """One end of the box as given, in the order of the objectives; None for None.
+
+    Raises:
+        AlignError: a name that is no objective, or an objective without a number.
+    """
+    if ends is None:
+        return None
+    names = [one.name for one in objectives]
     for name in ends:
         if name not in names:
             raise AlignError(

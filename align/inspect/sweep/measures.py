@@ -37,7 +37,7 @@ class PointResult:
     Attributes:
         means: of each objective.
         seeds: mean of each training.
-        on_front: no other point of the sweep is better in everything.
+        on_front: no other point of the sweep dominates it.
         below: objectives in which it is not above the reference: it adds nothing to the hypervolume.
         worst: (objective, change against the base) that fares worst, in the box's units; None without a base.
     """

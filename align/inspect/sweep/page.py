@@ -17,6 +17,8 @@ SAMPLES = 4
 """Prompts whose samples the page shows."""
 FEW_SEEDS = 10
 """Trainings of a setting below which drawing them again says little."""
+FEW_PROMPTS = 20
+"""The same for prompts."""
 NO_RESULT = "inside the interval: not a result"
 
 
@@ -54,11 +56,11 @@ def _says(found: Found) -> Iterator[str]:
             yield "No difference of hypervolume is outside its interval: none is a result."
     else:
         yield f"`{best.name}` has the hypervolume {_interval(best.hypervolume)}."
-    beaten = [one for one in results.points if not one.on_front]
-    if beaten:
+    dominated = [one for one in results.points if not one.on_front]
+    if dominated:
         yield (
-            f"{len(beaten)} of {words.plural(len(results.points), 'point')} are beaten by another in every objective "
-            "(hollow in the pictures)."
+            f"{len(dominated)} of {words.plural(len(results.points), 'point')} are dominated (hollow in the pictures): "
+            "another is better in something and worse in nothing."
         )
     for one in results.points:
         if one.below:
@@ -67,15 +69,16 @@ def _says(found: Found) -> Iterator[str]:
                 "nothing to the hypervolume."
             )
     yield (
-        f"The box in which fronts are measured is {found.frame.origin}. Keep it for the next sweep: `{options(found)}`."
+        f"The box in which fronts are measured: {found.frame.origin}. Keep it for the next sweep: `{options(found)}`."
     )
-    counts = {one.seeds for one in results.systems}
-    if 1 < max(counts) < FEW_SEEDS:
-        yield (
-            f"Trainings are drawn again, too, but there are only {max(counts)} of a setting: intervals are too narrow."
-        )
-    elif max(counts) == 1:
-        yield "Every point is one training: intervals say nothing about the chance in training."
+    few = sorted({one.seeds for one in results.systems if 1 < one.seeds < FEW_SEEDS})
+    if few:
+        yield f"Trainings are drawn again, too, but there are only {few[0]} of a setting: intervals are too narrow."
+    once = [f"`{one.name}`" for one in results.systems if one.seeds == 1]
+    if once:
+        yield f"Trained once: {', '.join(once)}. Intervals say nothing about the chance in their training."
+    if len(found.sweep.prompts) < FEW_PROMPTS:
+        yield f"There are only {len(found.sweep.prompts)} prompts to draw again from: intervals are too narrow."
     yield from _about_gaps(found.sweep)
     yield from found.notes
 
@@ -95,8 +98,8 @@ def _about_gaps(sweep: Sweep) -> Iterator[str]:
 def _charts(found: Found) -> Iterator[Chart]:
     legend = [(colour_of(place), one.name) for place, one in enumerate(found.results.systems)]
     note = (
-        "Bars: 95 % of the mean. Line: what the points reach that none of their system beats in these two. Filled: "
-        "beaten by no point in all objectives."
+        "Bars: 95 % of the mean. Line: what a system reaches in these two objectives. Filled: dominated by no "
+        "point of any system in all objectives."
     )
     if found.results.base is not None:
         note += " Cross: before training."
@@ -143,7 +146,7 @@ def _tables(found: Found) -> Iterator[Table]:
                 (
                     f"{first} - {second}",
                     _interval(one, signed=True),
-                    "outside the interval" if one.low > 0 or one.high < 0 else NO_RESULT,
+                    "0 is outside" if one.low > 0 or one.high < 0 else NO_RESULT,
                 )
                 for (first, second), one in results.differences.items()
             ],
@@ -162,7 +165,7 @@ def _tables(found: Found) -> Iterator[Table]:
         rows.append(("before training", "", "", *(_interval(mean) for mean in results.base), ""))
     yield Table(
         title="Points",
-        note="Means in the objectives' own units. Front: no other point of any system is better in everything. Worst: "
+        note="Means in the objectives' own units. Front: dominated by no point of any system. Worst: "
         "the objective that fares worst against the model before training, in the box's units.",
         columns=("system", "point", "front", *found.names, "worst"),
         rows=rows,

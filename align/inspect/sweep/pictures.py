@@ -26,9 +26,9 @@ def colour_of(place: int) -> int:
 
 
 def points_chart(results: Results, names: Sequence[str], x: int, y: int) -> str:
-    """Two objectives of all points, with 95 % bars; a staircase through the points that none of their system beats.
+    """Two objectives of all points, with 95 % bars; a staircase through the front of each system.
 
-    Filled: no point of any system is better in all objectives, not only in these two.
+    Filled: no point of any system dominates it in all objectives, not only in these two.
 
     Args:
         results: of the sweep.
@@ -51,14 +51,18 @@ def points_chart(results: Results, names: Sequence[str], x: int, y: int) -> str:
 def attainment_chart(results: Results, names: Sequence[str]) -> str:
     """For two objectives: the staircase that half of the resamples reach, in the band of 95 % of them."""
     with figure("attainment", WIDTH, HEIGHT) as (drawn, axes):
-        lowest = min(float(_finite(one.attainment[0]).min()) for one in results.systems if one.attainment is not None)
+        reached = [one.attainment[one.attainment.isfinite()] for one in results.systems if one.attainment is not None]
+        floor = float(torch.cat(reached).min())
         for place, system in enumerate(results.systems):
             if system.attainment is None:
                 continue
             colour = SERIES[place % len(SERIES)]
-            low, middle, high = (torch.where(row.isfinite(), row, lowest).tolist() for row in system.attainment)
-            axes.fill_between(results.grid, low, high, step="pre", color=colour, alpha=0.2, linewidth=0)
-            axes.step(results.grid, middle, where="pre", color=colour, linewidth=1.5)
+            low, middle, high = (_down_to(floor, row) for row in system.attainment)
+            low = torch.where(high.isnan(), high, low.nan_to_num(floor))
+            axes.fill_between(
+                results.grid, low.tolist(), high.tolist(), step="pre", color=colour, alpha=0.2, linewidth=0
+            )
+            axes.step(results.grid, middle.tolist(), where="pre", color=colour, linewidth=1.5)
         _labels(axes, names, 0, 1)
         return svg(drawn)
 
@@ -87,6 +91,8 @@ def _labels(axes: Axes, names: Sequence[str], x: int, y: int) -> None:
     axes.set_ylabel(f"{names[y]} →")
 
 
-def _finite(row: torch.Tensor) -> torch.Tensor:
-    found = row[row.isfinite()]
-    return found if len(found) else torch.tensor([math.inf])
+def _down_to(floor: float, surface: torch.Tensor) -> torch.Tensor:
+    """A surface that falls to the floor where nothing is reached any more, and is not drawn beyond."""
+    ends = surface.isinf()
+    first = ends & ~ends.roll(1)
+    return torch.where(first, floor, torch.where(ends, math.nan, surface))

@@ -20,9 +20,9 @@ from align.engine.folder import step_name, step_number
 from align.errors import AlignError
 from align.inspect.sweep.sources import Source
 
-NAMED = re.compile(r"^\s*([^\s:={}]+):\s+(.*)$", re.DOTALL)
-"""`chebyshev: pipeline.combine.kind=chebyshev`: the system that a setting belongs to."""
-UNSAFE = re.compile(r"[^A-Za-z0-9.=+-]+")
+NAMED = re.compile(r"^\s*([^\s:={}/]+)(?:/([^\s:={}/]+))?:(?:\s+(.*))?$", re.DOTALL)
+"""`soft/equal: pipeline.combine.kind=soft_min`: the system that a setting belongs to and what its point is called."""
+UNSAFE = re.compile(r"[^A-Za-z0-9._=+-]+")
 LONGEST = 100
 """Characters of a folder's name, without seed."""
 AS_IT_IS = "as configured"
@@ -34,7 +34,7 @@ class Trial:
 
     Attributes:
         system: name of its system.
-        label: what it is called: its overrides.
+        label: what it is called: its overrides, unless it has been given a name.
         seed: of the training.
         folder: of the run.
         config: root dataclass of a branch (hence `Any`).
@@ -71,7 +71,8 @@ def planned(config: str, tries: Sequence[str], seeds: Sequence[int], output: Pat
 
     Args:
         config: a config file or the name of a shipped config.
-        tries: overrides of each setting as on a command line, `NAME: ` before them if it belongs to another system.
+        tries: overrides of each setting as on a command line, `SYSTEM: ` or `SYSTEM/POINT: ` before them
+            where they are to have names.
         seeds: of the training; empty takes the config's own.
         output: folder of the sweep; runs go into `runs/`.
 
@@ -80,10 +81,10 @@ def planned(config: str, tries: Sequence[str], seeds: Sequence[int], output: Pat
     """
     found: list[Trial] = []
     for text in tries:
-        system, overrides = _parsed(text, default=Path(config).stem)
-        label = " ".join(overrides) or AS_IT_IS
+        system, point, overrides = _parsed(text, default=Path(config).stem)
+        label = point or " ".join(overrides) or AS_IT_IS
         for seed in seeds or (None,):
-            name = folder_name(system, overrides) + ("" if seed is None else f"-seed{seed}")
+            name = folder_name([system, *([point] if point else overrides)]) + ("" if seed is None else f"-seed{seed}")
             if any(trial.folder.name == name for trial in found):
                 raise AlignError(f"the setting `{label}` of `{system}` is given twice.", "Give each --try once.")
             more = [] if seed is None else [f"seed={seed}"]
@@ -96,9 +97,9 @@ def planned(config: str, tries: Sequence[str], seeds: Sequence[int], output: Pat
     return found
 
 
-def folder_name(system: str, overrides: Sequence[str]) -> str:
-    """A name from the overrides that every file system takes; a long one is cut and told apart by a hash."""
-    name = UNSAFE.sub("-", "_".join([system, *overrides])).strip("-.")
+def folder_name(parts: Sequence[str]) -> str:
+    """A name from system and point or overrides that every file system takes; a long one is cut and gets a hash."""
+    name = UNSAFE.sub("-", "-".join(parts)).strip("-.")
     if len(name) <= LONGEST:
         return name
     return f"{name[:LONGEST]}-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
@@ -138,11 +139,12 @@ def finished(trial: Trial) -> bool:
     return newest is not None and step_number(newest.name) == steps
 
 
-def _parsed(text: str, default: str) -> tuple[str, list[str]]:
+def _parsed(text: str, default: str) -> tuple[str, str, list[str]]:
+    """System, name of the point if it has one, overrides."""
     match = NAMED.match(text)
-    system, rest = (match[1], match[2]) if match else (default, text)
+    system, point, rest = match.groups(default="") if match else (default, "", text)
     try:
-        return system, shlex.split(rest)
+        return system, point, shlex.split(rest)
     except ValueError as error:
         raise AlignError(
             f"--try `{text}` cannot be read: {error}.", "Write overrides as on a command line, with quotes in pairs."

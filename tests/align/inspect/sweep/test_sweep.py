@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from align.cli.app import app
@@ -309,6 +310,22 @@ def test_the_page_and_its_files_say_the_same(two, tmp_path):
     assert by_name["before training", "", "", "a"] == 0.25
     assert len(record["attainment_at"]) == len(record["systems"][1]["attainment"]["0.5"])
     assert record["systems"][1]["attainment"]["0.5"][-1] is None
+
+
+def test_pictures_are_shown_beside_each_other(tmp_path):
+    """The second condition's first sample is row 2 of the record: its picture is 002.png. Other rows have none."""
+    plain = [{key: value for key, value in one.items() if key != "completion"} for one in constant(0.5, 0.5)]
+    rows = [{**one, "class": group} for group in ("left", "right") for one in plain]
+    run = run_folder(tmp_path / "run", {4: rows})
+    folder = run / "evaluations" / "pictures" / "step_000004"
+    folder.mkdir(parents=True)
+    for name, colour in (("000", "red"), ("002", "blue")):
+        Image.new("RGB", (8, 8), colour).save(folder / f"{name}.png")
+    page, written = write_sweep(compare([Source(system="x", run=run)]), tmp_path / "out")
+    assert {title: [(one.prompt, one.picture.stem) for one in tiles] for title, tiles in page.samples.items()} == {
+        "“p”": [("x: left", "000"), ("x: right", "002")]
+    }
+    assert written.read_text().count("data:image/png") == 2
 
 
 def test_a_difference_inside_its_interval_is_called_no_result(tmp_path):

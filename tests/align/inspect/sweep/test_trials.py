@@ -22,7 +22,7 @@ branch: diffusion
 prompts: {train: train.txt, heldout: null}
 rollout: {prompts_per_step: 2, group_size: 4}
 training: {steps: 4}
-rewards: [{function: brightness}, {function: contrast, weight: 0.5}]
+rewards: [{function: brightness, name: a}, {function: contrast, name: b, weight: 0.5}]
 """
 
 
@@ -64,23 +64,26 @@ def test_each_setting_and_seed_is_a_run(folder):
     assert [one.folder.name for one in found] == [
         "run-rewards.0.weight=1-rewards.1.weight=0-seed0",
         "run-rewards.0.weight=1-rewards.1.weight=0-seed3",
-        "soft-pipeline.combine.kind=soft-min-seed0",
-        "soft-pipeline.combine.kind=soft-min-seed3",
+        "soft-pipeline.combine.kind=soft_min-seed0",
+        "soft-pipeline.combine.kind=soft_min-seed3",
         "run-seed0",
         "run-seed3",
     ]
     first = found[1].config
     assert (first.seed, first.rewards[1].weight, first.output.name) == (3, 0.0, found[1].folder.name)
     assert found[0].folder.parent == folder / "out" / "runs"
+    (named, bare) = planned("run.yaml", ["soft/equal: pipeline.combine.kind=soft_min", "sum:"], (), folder / "out")
+    assert (named.system, named.label, named.folder.name) == ("soft", "equal", "soft-equal")
+    assert (bare.system, bare.label, bare.folder.name) == ("sum", "as configured", "sum")
     (alone,) = planned("run.yaml", ["seed=5"], (), folder / "out")
     assert (alone.seed, alone.folder.name) == (5, "run-seed=5")
 
 
 def test_names_that_file_systems_take():
-    name = folder_name("x", ["pipeline.transforms=[{kind: zscore}, {kind: rank}]", "model.path=/a/b" * 20])
+    name = folder_name(["x", "pipeline.transforms=[{kind: zscore}, {kind: rank}]", "model.path=/a/b" * 20])
     assert len(name) == 109
     assert not set("/ :{}[],") & set(name)
-    assert name != folder_name("x", ["pipeline.transforms=[{kind: zscore}, {kind: rank}]", "model.path=/a/b" * 21])
+    assert name != folder_name(["x", "pipeline.transforms=[{kind: zscore}, {kind: rank}]", "model.path=/a/b" * 21])
 
 
 def test_all_mistakes_come_before_the_first_run(folder, monkeypatch):
@@ -93,6 +96,14 @@ def test_all_mistakes_come_before_the_first_run(folder, monkeypatch):
     for text in ("0,0", "a", "", "0,", "-1"):
         with pytest.raises(AlignError, match="different seeds"):
             parse_seeds(text)
+    for command, message in (
+        ("sweep run.yaml -t seed=1 -O aa,b -o out", r"no reward of the config is called `aa`. Did you mean `a`"),
+        ("sweep run.yaml -t seed=1 -O a,b -o out --high a=1", "--high has no number for `b`"),
+        ("sweep run.yaml old=none -t seed=1 -O a,b -o out", "`none` is no run folder"),
+    ):
+        with pytest.raises(AlignError, match=message):
+            CliRunner().invoke(app, shlex.split(command), catch_exceptions=False)
+    assert not (folder / "out").exists()
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(AlignError, match="trains in one process"):
         CliRunner().invoke(app, shlex.split("sweep run.yaml -t seed=1 -O a,b -o out"), catch_exceptions=False)
