@@ -12,6 +12,16 @@ from align.cli.app import app, command_line, console
 if TYPE_CHECKING:
     from align.inspect.sweep.trials import Trial
 
+Tries = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--try",
+        "-t",
+        metavar="OVERRIDES",
+        help="Train CONFIG with these settings, after `SYSTEM:` or `SYSTEM/POINT:` if named; may be repeated.",
+    ),
+]
+
 
 @app.command()
 def sweep(
@@ -26,15 +36,10 @@ def sweep(
         str, typer.Option("--objectives", "-O", metavar="A,B,...", help="Rewards; `-A` where less is better.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page, and for runs that are trained.")],
-    tries: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--try",
-            "-t",
-            metavar="OVERRIDES",
-            help="Train CONFIG with these settings, after `SYSTEM:` or `SYSTEM/POINT:` if named; may be repeated.",
-        ),
-    ] = None,
+    tries: Tries = None,
+    shared: Annotated[
+        str, typer.Option("--with", metavar="OVERRIDES", help="Settings that all trained runs share.")
+    ] = "",
     seeds: Annotated[str | None, typer.Option(help="Train every setting with each of these seeds: 0,1,2.")] = None,
     reference: Annotated[
         str | None,
@@ -55,7 +60,7 @@ def sweep(
     wanted = parse_objectives(objectives)
     ends = parse_weights(reference, "reference"), parse_weights(high, "high")
     config, sources = parse_sources(targets)
-    trials = _trials(config, tries or [], seeds, output)
+    trials = _trials(config, tries or [], shared, seeds, output)
     check_first([trial.config for trial in trials], wanted, reference=ends[0], high=ends[1])
     for source in sources:
         read_source(source, wanted, step)  # says now what is wrong with it
@@ -63,28 +68,22 @@ def sweep(
         from align.inspect.sweep.trials import train_all
 
         train_all(trials, command_line())
-    found = find_trade_offs(
-        [*(trial.source for trial in trials), *sources],
-        wanted,
-        reference=ends[0],
-        high=ends[1],
-        step=step,
-        resamples=resamples,
-    )
+    runs = [*(trial.source for trial in trials), *sources]
+    found = find_trade_offs(runs, wanted, reference=ends[0], high=ends[1], step=step, resamples=resamples)
     page, written = write_sweep(found, output)
     print_page(page, console())
     console().print(f"\nPage: {written}", soft_wrap=True)
 
 
-def _trials(config: str | None, tries: list[str], seeds: str | None, output: Path) -> list[Trial]:
+def _trials(config: str | None, tries: list[str], shared: str, seeds: str | None, output: Path) -> list[Trial]:
     """What is to be trained: every setting and seed of a config; nothing without one."""
     from align.config.load import world_size
     from align.errors import AlignError
     from align.inspect.sweep.trials import parse_seeds, planned
 
     if config is None:
-        if tries or seeds is not None:
-            raise AlignError("--try and --seeds vary a config, and none is given.", "Name the config first.")
+        if tries or shared or seeds is not None:
+            raise AlignError("--try, --with and --seeds vary a config, and none is given.", "Name the config first.")
         return []
     if not tries:
         raise AlignError(
@@ -96,4 +95,4 @@ def _trials(config: str | None, tries: list[str], seeds: str | None, output: Pat
             "a sweep trains in one process.",
             "Train with `accelerate launch -m align train` and give the finished runs as NAME=RUN,RUN.",
         )
-    return planned(config, tries, parse_seeds(seeds), output)
+    return planned(config, tries, parse_seeds(seeds), output, shared=shared)

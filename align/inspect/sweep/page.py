@@ -58,9 +58,10 @@ def _says(found: Found) -> Iterator[str]:
         yield f"`{best.name}` has the hypervolume {_interval(best.hypervolume)}."
     dominated = [one for one in results.points if not one.on_front]
     if dominated:
+        verb = "is" if len(dominated) == 1 else "are"
         yield (
-            f"{len(dominated)} of {words.plural(len(results.points), 'point')} are dominated (hollow in the pictures): "
-            "another is better in something and worse in nothing."
+            f"{len(dominated)} of {words.plural(len(results.points), 'point')} {verb} dominated (hollow in the "
+            "pictures): another is better in something and worse in nothing."
         )
     for one in results.points:
         if one.below:

@@ -6,7 +6,6 @@ a point; of any other run its evaluation is one.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,13 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from align.errors import AlignError, did_you_mean
+from align.inspect.sweep.origin import functions, named, notes, sampling
 from align.report.read import read_run
-from align.report.records import Evaluation, EvaluationRow, Run
-
-SEED = re.compile(r"[-_.]?seed[-_]?(\d+)$")
-"""End of a run folder's name that tells seeds of one setting apart."""
-SAMPLING = ("seeds", "max_new_tokens", "temperature", "top_p", "num_inference_steps", "guidance_scale")
-"""Settings of an evaluation that make its samples other samples."""
+from align.report.records import Evaluation, EvaluationRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +142,7 @@ def read_source(source: Source, objectives: Sequence[Objective], step: int | Non
         )
     chosen = run.evaluations[-1 if step is None else steps.index(step)]
     base = run.evaluations[0] if steps[0] == 0 else None
-    name, seed = _named(folder, run)
+    name, seed = named(folder, run)
     source = Source(
         system=source.system,
         run=folder,
@@ -157,21 +152,16 @@ def read_source(source: Source, objectives: Sequence[Objective], step: int | Non
     return Read(
         points=_points(source, chosen, objectives),
         base=() if base is None else _points(source, base, objectives),
-        sampling=_sampling(run.config),
-        functions=_functions(run.config, objectives),
-        notes=_notes(run, chosen, asked=step is not None),
+        sampling=sampling(run.config),
+        functions=functions(run.config, [one.reward for one in objectives]),
+        notes=notes(run, chosen, asked=step is not None),
     )
 
 
 def _points(source: Source, evaluation: Evaluation, objectives: Sequence[Objective]) -> list[Point]:
     """One point, or one for each condition that all prompts are asked under."""
     where = f"{source.run}, step {evaluation.step}"
-    places = _measured(evaluation.rows, objectives, where)
-    by_class: dict[str, list[int]] = {}
-    for place in places:
-        by_class.setdefault(evaluation.rows[place].group, []).append(place)
-    asked = [Counter((evaluation.rows[i].prompt, evaluation.rows[i].seed) for i in part) for part in by_class.values()]
-    conditions = by_class if len(asked) > 1 and all(one == asked[0] for one in asked) else {"": places}
+    conditions = _conditions(evaluation.rows, _measured(evaluation.rows, objectives, where), where)
     pictures = {int(path.stem): path for path in evaluation.pictures if path.stem.isdecimal()}
     found = []
     for condition, part in conditions.items():
@@ -192,6 +182,26 @@ def _points(source: Source, evaluation: Evaluation, objectives: Sequence[Objecti
     return found
 
 
+def _conditions(rows: Sequence[EvaluationRow], places: Sequence[int], where: str) -> dict[str, list[int]]:
+    """Rows by condition. Classes that share prompts are conditions; classes with prompts of their own are not."""
+    by_class: dict[str, list[int]] = {}
+    for place in places:
+        by_class.setdefault(rows[place].group, []).append(place)
+    asked = {name: Counter((rows[i].prompt, rows[i].seed) for i in part) for name, part in by_class.items()}
+    seen = sum(asked.values(), Counter())
+    if len(seen) == sum(len(one) for one in asked.values()):
+        return {"": list(places)}
+    for name, one in asked.items():
+        missing = seen.keys() - one.keys()
+        if missing:
+            prompt, seed = min(missing)
+            raise AlignError(
+                f"{where}: `{prompt[:60]}` (seed {seed}) is asked under other conditions, but not under `{name}`.",
+                "Evaluate every prompt under every direction; a limit of length may have dropped some.",
+            )
+    return by_class
+
+
 def _measured(rows: Sequence[EvaluationRow], objectives: Sequence[Objective], where: str) -> list[int]:
     """Rows that were asked for all objectives: held-out pairs in the same record have other numbers."""
     places = [i for i, row in enumerate(rows) if all(one.reward in row.rewards for one in objectives)]
@@ -206,45 +216,3 @@ def _measured(rows: Sequence[EvaluationRow], objectives: Sequence[Objective], wh
         f"{where} has no reward `{missing}`.{did_you_mean(missing, known)}",
         f"It has {', '.join(known) or 'none'}; rewards of weight 0 or under `evaluation.rewards` are evaluated, too.",
     )
-
-
-def _named(folder: Path, run: Run) -> tuple[str, int]:
-    """The folder's name without its seed, and the seed. A folder of `align evaluate` is called after its run."""
-    name = folder.name
-    if folder.parent.name == "evaluation":
-        name = folder.parent.parent.name
-    elif folder.name == "evaluation":
-        name = folder.parent.name
-    match = SEED.search(name)
-    if match is not None and match.start() > 0:
-        return name[: match.start()], int(match[1])
-    seed = run.config.get("seed", 0)
-    return name, seed if isinstance(seed, int) else 0
-
-
-def _sampling(config: Mapping[str, Any]) -> dict[str, Any]:
-    section = config.get("evaluation")
-    section = section if isinstance(section, Mapping) else {}
-    generate = section.get("generate")
-    section = {**section, **(generate if isinstance(generate, Mapping) else {})}
-    return {key: section[key] for key in SAMPLING if key in section}
-
-
-def _functions(config: Mapping[str, Any], objectives: Sequence[Objective]) -> dict[str, str]:
-    evaluation = config.get("evaluation")
-    more = evaluation.get("rewards") if isinstance(evaluation, Mapping) else None
-    entries = [entry for entry in [*(config.get("rewards") or ()), *(more or ())] if isinstance(entry, Mapping)]
-    known = {
-        str(entry.get("name") or str(entry.get("function", "")).rsplit(":", 1)[-1]): str(entry.get("function"))
-        for entry in entries
-    }
-    return {one.reward: known[one.reward] for one in objectives if one.reward in known}
-
-
-def _notes(run: Run, chosen: Evaluation, *, asked: bool) -> list[str]:
-    training = run.config.get("training")
-    steps = training.get("steps") if isinstance(training, Mapping) else None
-    notes = []
-    if run.metrics and isinstance(steps, int) and chosen.step < steps and not asked:
-        notes.append(f"{run.folder} is not finished: its last evaluation is of step {chosen.step} of {steps}.")
-    return notes + [f"{run.folder}: {note}" for note in run.notes if "step_" in note]

@@ -66,7 +66,7 @@ def parse_seeds(text: str | None) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def planned(config: str, tries: Sequence[str], seeds: Sequence[int], output: Path) -> list[Trial]:
+def planned(config: str, tries: Sequence[str], seeds: Sequence[int], output: Path, *, shared: str = "") -> list[Trial]:
     """All trainings of a sweep, each checked before the first begins.
 
     Args:
@@ -75,11 +75,13 @@ def planned(config: str, tries: Sequence[str], seeds: Sequence[int], output: Pat
             where they are to have names.
         seeds: of the training; empty takes the config's own.
         output: folder of the sweep; runs go into `runs/`.
+        shared: overrides of all settings; they give no names.
 
     Raises:
         AlignError: settings that are no settings or the same twice, or a folder that another setting has made.
     """
     found: list[Trial] = []
+    common = _split(shared, "--with")
     for text in tries:
         system, point, overrides = _parsed(text, default=Path(config).stem)
         label = point or " ".join(overrides) or AS_IT_IS
@@ -90,7 +92,7 @@ def planned(config: str, tries: Sequence[str], seeds: Sequence[int], output: Pat
             more = [] if seed is None else [f"seed={seed}"]
             directory = (output / "runs").resolve()
             place = [f"output.directory={shlex.quote(str(directory))}", f"output.name={shlex.quote(name)}"]
-            loaded = load_config(config, [*overrides, *more, *place])
+            loaded = load_config(config, [*common, *overrides, *more, *place])
             trial = Trial(system=system, label=label, seed=loaded.seed, folder=directory / name, config=loaded)
             _check_settings(trial)
             found.append(trial)
@@ -143,11 +145,16 @@ def _parsed(text: str, default: str) -> tuple[str, str, list[str]]:
     """System, name of the point if it has one, overrides."""
     match = NAMED.match(text)
     system, point, rest = match.groups(default="") if match else (default, "", text)
+    return system, point, _split(rest, "--try")
+
+
+def _split(text: str, option: str) -> list[str]:
+    """Overrides as a shell would take them apart."""
     try:
-        return system, point, shlex.split(rest)
+        return shlex.split(text)
     except ValueError as error:
         raise AlignError(
-            f"--try `{text}` cannot be read: {error}.", "Write overrides as on a command line, with quotes in pairs."
+            f"{option} `{text}` cannot be read: {error}.", "Write overrides as on a command line, with quotes in pairs."
         ) from error
 
 

@@ -125,6 +125,12 @@ def test_directions_are_points(tmp_path):
     torch.testing.assert_close(sweep.base, torch.full((2, 2), 0.5).double())
 
 
+def test_a_direction_that_lacks_a_prompt_is_no_point(tmp_path):
+    rows = [*constant(1.0, 0.0, group="a 100"), *constant(0.0, 1.0, ("p",), group="b 100")]
+    with pytest.raises(AlignError, match=r"`q` \(seed 0\) is asked under other conditions, but not under `b 100`"):
+        read_source(Source(system="s", run=run_folder(tmp_path / "run", {4: rows})), A_B)
+
+
 def test_less_is_better_behind_a_minus(tmp_path):
     run = run_folder(tmp_path / "run", {4: constant(0.5, 3.0)})
     objectives = parse_objectives("a,-b")

@@ -75,6 +75,8 @@ def test_each_setting_and_seed_is_a_run(folder):
     (named, bare) = planned("run.yaml", ["soft/equal: pipeline.combine.kind=soft_min", "sum:"], (), folder / "out")
     assert (named.system, named.label, named.folder.name) == ("soft", "equal", "soft-equal")
     assert (bare.system, bare.label, bare.folder.name) == ("sum", "as configured", "sum")
+    (alone,) = planned("run.yaml", ["training.steps=6"], (), folder / "out", shared="training.steps=5 seed=9")
+    assert (alone.label, alone.seed, alone.config.training.steps) == ("training.steps=6", 9, 6)
     (alone,) = planned("run.yaml", ["seed=5"], (), folder / "out")
     assert (alone.seed, alone.folder.name) == (5, "run-seed=5")
 
