@@ -1,5 +1,7 @@
 """Every shipped configuration is loaded with all checks and dry-run as far as its plan."""
 
+import json
+
 import pytest
 import yaml
 
@@ -8,9 +10,29 @@ from align.config.branches import branch_module
 from align.config.document import Loader
 from align.config.load import load_config, save_config
 
+from ..preference.tokenizers import model_folder
+
+
+def make_before(directory):
+    """The working directory as the commands at the head of preference/smollm2/*.yaml leave it, with a miniature."""
+    folder = directory / "smollm2"
+    model_folder(folder / "model")
+    (folder / "student").symlink_to(folder / "model")
+    (folder / "teacher" / "weights").mkdir(parents=True)
+    (folder / "teacher" / "weights" / "adapter_config.json").write_text("{}")
+    pair = {"chosen": "a", "rejected": "b"}
+    for name in ("pairs", "heldout_pairs"):
+        rows = [{"prompt": f"{name} {number}", **pair} for number in range(8)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    answer = {"prompt": "pairs 0", "completion": "c"}
+    (folder / "student.jsonl").write_text(json.dumps(answer) + "\n")
+
 
 @pytest.mark.parametrize("name", shipped.names())
-def test_loads_plans_and_saves(name, tmp_path):
+def test_loads_plans_and_saves(name, tmp_path, monkeypatch):
+    if name.startswith("preference/smollm2/"):
+        make_before(tmp_path)
+        monkeypatch.chdir(tmp_path)
     config = load_config(name)
     made = branch_module(type(config), "plan").plan(config, 1)
     assert len(made.sections) >= 4
