@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from align.engine import fsdp
+from align.engine.allocator import keep_freed_memory
 from align.errors import AlignError
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def start_accelerator(mixed_precision: str = "no", *, find_unused_parameters: bo
     # Without the flag, Accelerate takes launched processes on a machine without accelerator for so many single ones.
     asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
     cpu = asked or not torch.accelerator.is_available()
+    if cpu:
+        keep_freed_memory()
 
     data_parallel = DistributedDataParallelKwargs(
         broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=find_unused_parameters
