@@ -30,7 +30,7 @@ def faults(keep, **environment):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
 def test_pages_are_not_asked_for_again():
-    """5 tensors of 64 MiB are 81,920 pages of 4 KiB: all faulted in anew without the setting, less than half with it."""
+    """5 tensors of 64 MiB are 81,920 pages: all faulted in anew without the setting, less than half with it."""
     assert faults(False) > 80_000
     assert faults(True) < 41_000
 
