@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from align.config import checks as shared
-from align.config import shipped
 from align.config.check_pipeline import check_pipeline
 from align.config.errors import Problem
 from align.errors import AlignError
@@ -59,7 +58,7 @@ def contradictions(config: DiffusionRun, processes: int = 1) -> Iterator[Problem
         processes: how many processes it will run on.
     """
     return chain(
-        _check_recipe(config),
+        shared.check_recipe(config.recipe),
         _check_model(config),
         _check_prompts(config),
         check_rewards(config),
@@ -76,12 +75,6 @@ def contradictions(config: DiffusionRun, processes: int = 1) -> Iterator[Problem
         check_chain(config),
         check_forward(config),
     )
-
-
-def _check_recipe(config: DiffusionRun) -> Iterator[Problem]:
-    if config.recipe is not None and shipped.find(config.recipe) is None:
-        way_out = f"Leave it out, or name one of {', '.join(shipped.names())}."
-        yield Problem(keys=("recipe",), message=f"there is no shipped config `{config.recipe}`.", way_out=way_out)
 
 
 def _check_model(config: DiffusionRun) -> Iterator[Problem]:

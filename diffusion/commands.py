@@ -10,20 +10,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from align.cli.head import show_plan, write_head
 from align.config.checks import reward_name
 from align.config.load import CONFIG_NAME, save_config
 from align.config.shared import RewardConfig
 from align.engine.checkpoint import make_readable
 from align.engine.command import check_resumable, evaluation_folder, made, open_folder, processes_of
-from align.engine.distributed import Processes, start_accelerator
-from align.engine.folder import RunFolder, step_number
+from align.engine.distributed import start_accelerator
+from align.engine.folder import step_number
 from align.engine.loop import train as train_loop
 from align.engine.run import Run
 from align.engine.saving import find_checkpoint, load_weights
 from align.engine.settings import RunSettings
 from align.engine.timers import Timers
 from align.errors import AlignError
-from align.inspect.plan import print_plan
 from align.report.build import write_report
 from diffusion import audit
 from diffusion.assemble import PICTURES, Inputs, make_algorithm, make_evaluator, make_hooks, make_policy, read_inputs
@@ -70,14 +70,14 @@ def train(config: DiffusionRun, *, name: str = "run", resume: Path | None = None
     with processes_of(config.training) as (accelerator, processes):
         inputs = read_inputs(config)
         _check_lengths(config, _texts(config, inputs), tell=processes.is_main)
-        _show_plan(config, processes)
+        show_plan(plan(config, processes.world), processes)
         folder = open_folder(config.output, name, resume, processes)
         try:
             model = load_model(config.model, accelerator.device)
             policy = make_policy(config, model, keep_reference=keeps_reference(config))
             run = Run(accelerator, folder, policy, RunSettings.of(config))
             check_resumable(folder, policy)
-            _write_head(config, folder, command, processes)
+            write_head(config, folder.path, plan(config, processes.world), processes, command=command)
             run.hooks = make_hooks(config, make_evaluator(config, model, inputs, run.processes, run.timer), run)
             outcome = train_loop(run, make_algorithm(config, model, inputs, run))
             _finish(run, model, finished=outcome.step == config.training.steps)
@@ -253,20 +253,6 @@ def _check_lengths(config: DiffusionRun, given: Mapping[str, PromptSet | None], 
     notes = check_prompt_lengths(config.model, {name: rows.prompts for name, rows in given.items() if rows is not None})
     for note in notes if tell else ():
         _console().print(note, soft_wrap=True, markup=False)
-
-
-def _show_plan(config: DiffusionRun, processes: Processes) -> None:
-    if processes.is_main:
-        print_plan(plan(config, processes.world), _console())
-
-
-def _write_head(config: DiffusionRun, folder: RunFolder, command: str, processes: Processes) -> None:
-    """The config and the plan, before anything is trained."""
-    if processes.is_main:
-        save_config(config, folder.path / CONFIG_NAME, command=command)
-        text = json.dumps(plan(config, processes.world).to_json(), indent=1, ensure_ascii=False)
-        (folder.path / "plan.json").write_text(text, encoding="utf-8")
-        _console().print(f"\nrun folder: {folder.path}\n", soft_wrap=True, highlight=False)
 
 
 def _finish(run: Run, model: DiffusionModel, *, finished: bool) -> None:

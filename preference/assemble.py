@@ -17,6 +17,7 @@ from preference.adpa_method import Adpa
 from preference.arithmetic import precomputes
 from preference.config import (
     AdpaConfig,
+    CausalLm,
     DckdConfig,
     DpoConfig,
     GenerationConfig,
@@ -45,6 +46,7 @@ from preference.tokenise import tokenise_pairs, tokenise_prompts, tokenise_respo
 from preference.tokens import TokenPairs
 
 if TYPE_CHECKING:
+    from align.config.shared import TrainingConfig
     from align.engine.adapters import Policy
     from align.engine.distributed import Processes
     from align.engine.run import Run
@@ -178,6 +180,12 @@ def _sampler(config: PreferenceRun, pairs: int, processes: Processes | None = No
     )
 
 
+def computing_dtype(model: CausalLm, training: TrainingConfig) -> torch.dtype:
+    """What the network computes in: autocast's precision, or that of its weights (trained ones are float32)."""
+    usual = torch.float32 if model.lora is None else getattr(torch, model.dtype)
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(training.mixed_precision, usual)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Workshop:
     """What makes the parts of a run from its settings, once the network stands.
@@ -274,15 +282,12 @@ class Workshop:
         return replace(pairs, reference=table)
 
     def _method(self, pairs: StoredPairs | StoredResponses, sampler: PairSampler) -> PairMethod:
-        dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
-        usual = torch.float32 if self.config.model.lora is None else getattr(torch, self.config.model.dtype)
-        dtype = dtypes.get(self.config.training.mixed_precision, usual)
         parts = PairParts(
             pairs=pairs,
             sampler=sampler,
             scorer=self.scorer,
             policy=self.policy,
-            dtype=dtype,
+            dtype=computing_dtype(self.config.model, self.config.training),
             records=self.records,
         )
         return METHODS[type(self.config.algorithm)](self.config.algorithm, parts)

@@ -7,14 +7,14 @@ The command line imports this module late: it loads torch.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from align.cli.head import show_plan, write_head
 from align.config.load import CONFIG_NAME, save_config
 from align.engine.checkpoint import make_readable
 from align.engine.command import check_resumable, evaluation_folder, made, open_folder, processes_of
-from align.engine.folder import RunFolder, step_number
+from align.engine.folder import step_number
 from align.engine.loop import train as train_loop
 from align.engine.run import Run
 from align.engine.saving import find_checkpoint, load_weights
@@ -22,10 +22,8 @@ from align.engine.settings import RunSettings
 from align.engine.timers import Timers
 from align.errors import AlignError
 from align.heldout import HeldoutRows, write_record
-from align.inspect.plan import print_plan
 from align.report.build import write_report
 from preference.assemble import (
-    Inputs,
     Workshop,
     keeps_copy,
     layout_of,
@@ -47,7 +45,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from align.engine.distributed import Processes
     from preference.models.language_model import LanguageModel
 
 __all__ = ["evaluate", "export", "generate", "pairs", "score", "teach", "train"]
@@ -75,7 +72,8 @@ def train(config: PreferenceRun, *, name: str = "run", resume: Path | None = Non
     with processes_of(config.training) as (accelerator, processes):
         inputs = read_inputs(config)
         records = training_records(config, inputs.pairs)
-        _show_plan(config, inputs, processes)
+        planned = plan(config, processes.world)
+        show_plan(planned, processes, inputs.reports())
         folder = open_folder(config.output, name, resume, processes)
         try:
             model = load_causal_lm(config.model, accelerator.device)
@@ -84,7 +82,7 @@ def train(config: PreferenceRun, *, name: str = "run", resume: Path | None = Non
             layout = layout_of(config, policy, inputs)
             run = Run(accelerator, folder, policy, RunSettings.of(config))
             check_resumable(folder, policy)
-            _write_head(config, folder, command, layout.reason, processes)
+            write_head(config, folder.path, planned, processes, command=command, layout=layout.reason)
             parts = Workshop(
                 config=config,
                 model=model,
@@ -172,23 +170,6 @@ def teach(config: PreferenceRun) -> Path:
 def _cache(config: PreferenceRun, folder: Path) -> Path:
     given = config.reference.cache
     return folder / REFERENCE if given is None else Path(given).expanduser()
-
-
-def _show_plan(config: PreferenceRun, inputs: Inputs, processes: Processes) -> None:
-    if processes.is_main:
-        print_plan(plan(config, processes.world), _console())
-        for line in inputs.reports():
-            _console().print(line, soft_wrap=True, markup=False, highlight=False)
-
-
-def _write_head(config: PreferenceRun, folder: RunFolder, command: str, layout: str, processes: Processes) -> None:
-    """The config, the plan and the layout, before anything is trained."""
-    if processes.is_main:
-        save_config(config, folder.path / CONFIG_NAME, command=command)
-        text = json.dumps(plan(config, processes.world).to_json(), indent=1, ensure_ascii=False)
-        (folder.path / "plan.json").write_text(text, encoding="utf-8")
-        _console().print(f"layout: {layout}", soft_wrap=True, markup=False, highlight=False)
-        _console().print(f"\nrun folder: {folder.path}\n", soft_wrap=True, highlight=False)
 
 
 def _finish(run: Run, model: LanguageModel, *, finished: bool) -> None:

@@ -37,6 +37,24 @@ Timer = Callable[[str], Any]
 """`timer(stage)` is a context manager."""
 
 
+def shared_table(
+    score: Callable[[Tensor], Float[Tensor, "b c"]], count: int, width: int, *, processes: Processes, batch_size: int
+) -> Float[Tensor, "n c"]:
+    """Numbers of all rows, each scored by one process; on every process. A collective.
+
+    Args:
+        score: places of some rows -> their numbers, float64 on the CPU.
+        count: rows.
+        width: numbers of a row.
+        processes: who shares the work.
+        batch_size: rows of a pass.
+    """
+    cut = even_cuts(count, processes.world)[processes.rank]
+    own = torch.arange(cut.start, cut.stop)
+    parts = [score(own[micro.start : micro.stop]) for micro in micro_cuts(len(own), batch_size)]
+    return processes.gather_rows(torch.cat(parts) if parts else torch.zeros(0, width, dtype=torch.float64))
+
+
 class PairEvaluator:
     """Scores held-out pairs.
 
@@ -64,11 +82,9 @@ class PairEvaluator:
     @torch.no_grad()
     def table(self) -> PairTable:
         """The numbers of all pairs, on every process. A collective."""
-        cut = even_cuts(len(self._pairs), self._processes.world)[self._processes.rank]
-        own = torch.arange(cut.start, cut.stop)
-        parts = [self._score(own[micro.start : micro.stop]) for micro in micro_cuts(len(own), self._size)]
-        found = torch.cat(parts) if parts else torch.zeros(0, len(PairTable.COLUMNS), dtype=torch.float64)
-        return PairTable(values=self._processes.gather_rows(found), rates=self._pairs.rates)
+        count, width = len(self._pairs), len(PairTable.COLUMNS)
+        values = shared_table(self._score, count, width, processes=self._processes, batch_size=self._size)
+        return PairTable(values=values, rates=self._pairs.rates)
 
     def rows(self, table: PairTable) -> list[EvaluatedRow]:
         """One row per pair."""

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from align.engine.batching import even_cuts, micro_cuts
 from align.heldout import ALL, EvaluatedRow, user_groups
+from preference.evaluate import shared_table
 
 if TYPE_CHECKING:
     from align.engine.distributed import Processes
@@ -47,11 +47,7 @@ class ResponseEvaluator:
     @torch.no_grad()
     def table(self) -> Float[Tensor, "n 3"]:
         """The numbers of all answers, on every process. A collective."""
-        cut = even_cuts(len(self._answers), self._processes.world)[self._processes.rank]
-        own = torch.arange(cut.start, cut.stop)
-        parts = [self._score(own[micro.start : micro.stop]) for micro in micro_cuts(len(own), self._size)]
-        found = torch.cat(parts) if parts else torch.zeros(0, 3, dtype=torch.float64)
-        return self._processes.gather_rows(found)
+        return shared_table(self._score, len(self._answers), 3, processes=self._processes, batch_size=self._size)
 
     def rows(self, table: Float[Tensor, "n 3"]) -> list[EvaluatedRow]:
         """One row per answer, with its log-probability in nats a token."""

@@ -37,6 +37,12 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 """Largest difference of policy and reference before the first update, nats a token, by what the network computes in."""
 
 
+def likelihoods(scores: SequenceScores) -> PairLosses:
+    """Held-out pairs for methods that compare none: -log pi of the chosen answer a token, both averages as rewards."""
+    averages = sides(scores.averages())
+    return PairLosses(losses=-averages.chosen, chosen_rewards=averages.chosen, rejected_rewards=averages.rejected)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PairParts:
     """What a method on pairs works with.
@@ -97,7 +103,8 @@ class PairMethod(ABC):
     def collect(self, step: int) -> PairBatch:
         """The next pairs."""
         self._step = step
-        return self._parts.pairs.of_step(step, self._parts.sampler)
+        pairs: Any = self._parts.pairs  # Any: `Sft`, which reads single answers, says so itself
+        return pairs.of_step(step, self._parts.sampler)
 
     def prepare_update(self, update: int, rows: PairBatch) -> None:
         """How many pairs and tokens the update has over all processes."""

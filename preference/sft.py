@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from align.types import LossOutput
 from preference.losses import PairLosses, negative_log_likelihood
-from preference.pair_method import PairMethod
-from preference.scores import SequenceScores, sides
+from preference.pair_method import PairMethod, likelihoods
+from preference.scores import SequenceScores
 
 if TYPE_CHECKING:
     from preference.batches import ResponseBatch
@@ -39,8 +39,7 @@ class Sft(PairMethod):
 
     def compare(self, scores: SequenceScores, reference: SequenceScores | None) -> PairLosses:
         """Of held-out pairs: the loss of the chosen answer, and both averages as rewards."""
-        averages = sides(scores.averages())
-        return PairLosses(losses=-averages.chosen, chosen_rewards=averages.chosen, rejected_rewards=averages.rejected)
+        return likelihoods(scores)
 
 
 def _metrics(scores: SequenceScores, loss: Any) -> Mapping[str, Any]:

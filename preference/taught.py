@@ -18,7 +18,7 @@ from torch import Tensor
 
 from align.types import LossOutput
 from preference.losses import PairLosses
-from preference.pair_method import PairMethod
+from preference.pair_method import PairMethod, likelihoods
 from preference.scores import SequenceScores, sides
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ class TaughtMethod(PairMethod):
 
     def compare(self, scores: SequenceScores, reference: SequenceScores | None) -> PairLosses:
         """Of held-out pairs, which have no records: the likelihood of the chosen answer, both averages as rewards."""
-        averages = sides(scores.averages())
-        return PairLosses(losses=-averages.chosen, chosen_rewards=averages.chosen, rejected_rewards=averages.rejected)
+        return likelihoods(scores)
 
     def prepare_update(self, update: int, rows: PairBatch) -> None:
         """How many pairs and tokens the update has over all processes."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from align.adapter.config import AdapterRun
 from align.adapter.rows import PreferredRows, read_rows
 from align.config import checks as shared
-from align.config import shipped
 from align.config.errors import Problem
 from align.encoders.config import TransformersEncoder
 from align.errors import AlignError
@@ -23,7 +22,7 @@ def contradictions(config: AdapterRun, processes: int = 1) -> Iterator[Problem]:
         processes: how many processes it will run on.
     """
     return chain(
-        _check_recipe(config),
+        shared.check_recipe(config.recipe),
         _check_objectives(config),
         _check_encoder(config),
         _check_data(config, processes),
@@ -31,12 +30,6 @@ def contradictions(config: AdapterRun, processes: int = 1) -> Iterator[Problem]:
         shared.check_optimizer(config.optimizer, config.training),
         shared.check_output(config.output),
     )
-
-
-def _check_recipe(config: AdapterRun) -> Iterator[Problem]:
-    if config.recipe is not None and shipped.find(config.recipe) is None:
-        way_out = f"Leave it out, or name one of {', '.join(shipped.names())}."
-        yield Problem(keys=("recipe",), message=f"there is no shipped config `{config.recipe}`.", way_out=way_out)
 
 
 def _check_objectives(config: AdapterRun) -> Iterator[Problem]:

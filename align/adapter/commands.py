@@ -5,7 +5,6 @@ The command line imports this module late: it loads torch.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -18,7 +17,7 @@ from align.adapter.pro import Pro
 from align.adapter.record import FOLDER, AdapterRecord
 from align.adapter.rows import PreferredRows, read_rows
 from align.adapter.verdict import judge
-from align.config.load import CONFIG_NAME, save_config
+from align.cli.head import show_plan, write_head
 from align.encoders.load import load_encoder
 from align.encoders.store import StoredVectors
 from align.engine.adapters import Policy
@@ -29,7 +28,6 @@ from align.engine.random import generator
 from align.engine.run import Run
 from align.engine.settings import RunSettings
 from align.errors import AlignError
-from align.inspect.plan import print_plan
 from align.report.build import write_report
 from align.shaping.adapter import PreferenceAdapter
 from align.shaping.normaliser import Normaliser
@@ -88,7 +86,9 @@ def train(
         train_rows, heldout_rows = read_material(config)
         folder = open_folder(config.output, name, resume, processes)
         try:
-            _write_head(config, folder.path, command, processes)
+            planned = plan(config, processes.world)
+            show_plan(planned, processes)
+            write_head(config, folder.path, planned, processes, command=command)
             encoder = encoder or load_encoder(config.encoder, str(accelerator.device))
             vectors = StoredVectors(encoder, folder.path / VECTORS, processes)
             material = material_of(config, train_rows, heldout_rows, encoder, vectors)
@@ -201,17 +201,6 @@ def _finish(
         for sentence in verdict.sentences():
             _print(sentence)
         _print(f"Adapter: {folder / FOLDER}")
-
-
-def _write_head(config: AdapterRun, folder: Path, command: str, processes: Processes) -> None:
-    """The config and the plan, before anything is trained."""
-    if processes.is_main:
-        made = plan(config, processes.world)
-        print_plan(made, _console())
-        save_config(config, folder / CONFIG_NAME, command=command)
-        text = json.dumps(made.to_json(), indent=1, ensure_ascii=False)
-        (folder / "plan.json").write_text(text, encoding="utf-8")
-        _print(f"\nrun folder: {folder}\n")
 
 
 def evaluate(config: AdapterRun, **options: object) -> NoReturn:

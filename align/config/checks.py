@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from align.config import shipped
 from align.config.errors import Problem
 from align.config.pipeline import PipelineConfig
 from align.config.shared import LoraConfig, OptimizerConfig, OutputConfig, RewardConfig, TrainingConfig
@@ -16,6 +17,13 @@ from align.rewards.find import BUILT_IN
 def reward_name(reward: RewardConfig) -> str:
     """Name of a reward in metrics and tables: its own, or that of its function."""
     return reward.name or reward.function.rpartition(":")[2]
+
+
+def check_recipe(recipe: str | None) -> Iterator[Problem]:
+    """A shipped config that does not exist."""
+    if recipe is not None and shipped.find(recipe) is None:
+        way_out = f"Leave it out, or name one of {', '.join(shipped.names())}."
+        yield Problem(keys=("recipe",), message=f"there is no shipped config `{recipe}`.", way_out=way_out)
 
 
 def check_rewards(rewards: Sequence[RewardConfig], evaluated: Sequence[RewardConfig] = ()) -> Iterator[Problem]:

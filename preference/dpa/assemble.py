@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from align.rewards.scorer import Scorer
+from preference.assemble import computing_dtype
 from preference.config import GenerationConfig
 from preference.data import Texts, read_prompts
 from preference.dpa.config import DpaRun
@@ -164,8 +165,6 @@ class Workshop:
             seed=config.seed,
             timer=self.timer,
         )
-        dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
-        usual = torch.float32 if config.model.lora is None else getattr(torch, config.model.dtype)
         parts = DpaParts(
             maker=maker,
             scorer=self.scorer,
@@ -175,7 +174,7 @@ class Workshop:
             steps_per_round=config.steps_per_round(),
             updates=config.training.updates_per_rollout,
             batch_size=config.evaluation.generate.batch_size,
-            dtype=dtypes.get(config.training.mixed_precision, usual),
+            dtype=computing_dtype(config.model, config.training),
         )
         return Dpa(config.algorithm, parts)
 

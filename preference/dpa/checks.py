@@ -8,7 +8,6 @@ from itertools import chain
 from pathlib import Path
 
 from align.config import checks as shared
-from align.config import shipped
 from align.config.errors import Problem
 from align.errors import AlignError, did_you_mean
 from preference.data import read_prompts
@@ -25,7 +24,7 @@ def contradictions(config: DpaRun, processes: int = 1) -> Iterator[Problem]:
         processes: how many processes it will run on.
     """
     return chain(
-        _check_recipe(config),
+        shared.check_recipe(config.recipe),
         _check_model(config),
         _check_prompts(config),
         shared.check_rewards(config.rewards),
@@ -38,12 +37,6 @@ def contradictions(config: DpaRun, processes: int = 1) -> Iterator[Problem]:
         shared.check_output(config.output),
         _check_sampling(config),
     )
-
-
-def _check_recipe(config: DpaRun) -> Iterator[Problem]:
-    if config.recipe is not None and shipped.find(config.recipe) is None:
-        way_out = f"Leave it out, or name one of {', '.join(shipped.names())}."
-        yield Problem(keys=("recipe",), message=f"there is no shipped config `{config.recipe}`.", way_out=way_out)
 
 
 def _check_model(config: DpaRun) -> Iterator[Problem]:

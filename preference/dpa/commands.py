@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from align.cli.head import show_plan, write_head
 from align.config.load import CONFIG_NAME, save_config
 from align.engine.checkpoint import make_readable
 from align.engine.command import check_resumable, evaluation_folder, made, open_folder, processes_of
-from align.engine.folder import RunFolder, step_number
+from align.engine.folder import step_number
 from align.engine.hooks import Hooks
 from align.engine.loop import train as train_loop
 from align.engine.run import Run
@@ -18,7 +18,6 @@ from align.engine.settings import RunSettings
 from align.engine.timers import Timers
 from align.errors import AlignError
 from align.heldout import write_record
-from align.inspect.plan import print_plan
 from align.report.build import write_report
 from preference.assemble import record_path
 from preference.dpa.assemble import Inputs, Workshop, layout_of, read_inputs
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from align.engine.distributed import Processes
     from preference.dpa.steering import SteeringEvaluator
     from preference.models.language_model import LanguageModel
 
@@ -59,7 +57,8 @@ def train(config: DpaRun, *, name: str = "run", resume: Path | None = None, comm
     """
     with processes_of(config.training) as (accelerator, processes):
         inputs = read_inputs(config)
-        _show_plan(config, inputs, processes)
+        planned = plan(config, processes.world)
+        show_plan(planned, processes, inputs.reports())
         folder = open_folder(config.output, name, resume, processes)
         try:
             model = load_causal_lm(config.model, accelerator.device)
@@ -67,7 +66,7 @@ def train(config: DpaRun, *, name: str = "run", resume: Path | None = None, comm
             layout = layout_of(config, policy, inputs, model.tokenizer)
             run = Run(accelerator, folder, policy, RunSettings.of(config))
             check_resumable(folder, policy)
-            _write_head(config, folder, command, layout.reason, processes)
+            write_head(config, folder.path, planned, processes, command=command, layout=layout.reason)
             parts = Workshop(
                 config=config,
                 model=model,
@@ -204,23 +203,6 @@ def _hooks(config: DpaRun, evaluator: SteeringEvaluator | None, run: Run) -> Hoo
         return found.metrics()
 
     return Hooks(evaluate=evaluate_, evaluate_every=config.evaluation.every)
-
-
-def _show_plan(config: DpaRun, inputs: Inputs, processes: Processes) -> None:
-    if processes.is_main:
-        print_plan(plan(config, processes.world), _console())
-        for line in inputs.reports():
-            _console().print(line, soft_wrap=True, markup=False, highlight=False)
-
-
-def _write_head(config: DpaRun, folder: RunFolder, command: str, layout: str, processes: Processes) -> None:
-    """The config, the plan and the layout, before anything is trained."""
-    if processes.is_main:
-        save_config(config, folder.path / CONFIG_NAME, command=command)
-        text = json.dumps(plan(config, processes.world).to_json(), indent=1, ensure_ascii=False)
-        (folder.path / "plan.json").write_text(text, encoding="utf-8")
-        _console().print(f"layout: {layout}", soft_wrap=True, markup=False, highlight=False)
-        _console().print(f"\nrun folder: {folder.path}\n", soft_wrap=True, highlight=False)
 
 
 def _finish(run: Run, config: DpaRun, inputs: Inputs, model: LanguageModel, *, finished: bool) -> None:

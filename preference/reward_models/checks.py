@@ -8,7 +8,6 @@ from itertools import chain
 from pathlib import Path
 
 from align.config import checks as shared
-from align.config import shipped
 from align.config.errors import Problem
 from align.errors import AlignError
 from preference.data import read_pairs
@@ -36,7 +35,7 @@ def contradictions(config: RewardModelRun, processes: int = 1) -> Iterator[Probl
         processes: how many processes it will run on.
     """
     return chain(
-        _check_recipe(config),
+        shared.check_recipe(config.recipe),
         _check_model(config),
         _check_data_kind(config),
         _check_attributes(config),
@@ -49,12 +48,6 @@ def contradictions(config: RewardModelRun, processes: int = 1) -> Iterator[Probl
         shared.check_output(config.output),
         _check_evaluation(config),
     )
-
-
-def _check_recipe(config: RewardModelRun) -> Iterator[Problem]:
-    if config.recipe is not None and shipped.find(config.recipe) is None:
-        way_out = f"Leave it out, or name one of {', '.join(shipped.names())}."
-        yield Problem(keys=("recipe",), message=f"there is no shipped config `{config.recipe}`.", way_out=way_out)
 
 
 def _check_model(config: RewardModelRun) -> Iterator[Problem]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from align.cli.head import show_plan, write_head
 from align.config.load import CONFIG_NAME, save_config
 from align.engine.checkpoint import make_readable
 from align.engine.command import check_resumable, evaluation_folder, made, open_folder, processes_of
@@ -16,7 +16,6 @@ from align.engine.saving import find_checkpoint, load_weights
 from align.engine.settings import RunSettings
 from align.errors import AlignError
 from align.heldout import write_record
-from align.inspect.plan import print_plan
 from align.report.build import write_report
 from preference.assemble import record_path
 from preference.reward_models.assemble import (
@@ -36,8 +35,6 @@ from preference.reward_models.report import write_reward_report
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from align.engine.distributed import Processes
-    from align.engine.folder import RunFolder
     from preference.reward_models.network import RewardModel
 
 __all__ = ["evaluate", "export", "generate", "score", "train"]
@@ -64,14 +61,15 @@ def train(config: RewardModelRun, *, name: str = "run", resume: Path | None = No
         return fit(config, config.algorithm, name=name, resume=resume, command=command)
     with processes_of(config.training) as (accelerator, processes):
         inputs = read_inputs(config)
-        show_plan(config, inputs, processes)
+        planned = plan(config, processes.world)
+        show_plan(planned, processes, inputs.reports())
         folder = open_folder(config.output, name, resume, processes)
         try:
             model = load_reward_model(config.model, config.names, seed=config.head_seed, device=accelerator.device)
             policy = model.policy(config.model.lora, seed=config.seed)
             run = Run(accelerator, folder, policy, RunSettings.of(config))
             check_resumable(folder, policy)
-            write_head(config, folder, command, processes)
+            write_head(config, folder.path, planned, processes, command=command)
             network = Scored.trained(policy, model.pad_id)
             run.hooks = make_hooks(config, evaluator_of(config, network, inputs, processes), run)
             sampler = sampler_of(config, len(inputs.train), processes)
@@ -154,23 +152,6 @@ def export(config: RewardModelRun, **options: object) -> NoReturn:
         "`align export` writes weights of image models.",
         f"A finished run of a reward model has them in `{WEIGHTS}/`: AutoModelForSequenceClassification reads it.",
     )
-
-
-def show_plan(config: RewardModelRun, inputs: Inputs, processes: Processes) -> None:
-    """Print what will be done, and what became of the data."""
-    if processes.is_main:
-        print_plan(plan(config, processes.world), _console())
-        for line in inputs.reports():
-            _console().print(line, soft_wrap=True, markup=False, highlight=False)
-
-
-def write_head(config: RewardModelRun, folder: RunFolder, command: str, processes: Processes) -> None:
-    """The config and the plan, before anything is trained."""
-    if processes.is_main:
-        save_config(config, folder.path / CONFIG_NAME, command=command)
-        text = json.dumps(plan(config, processes.world).to_json(), indent=1, ensure_ascii=False)
-        (folder.path / "plan.json").write_text(text, encoding="utf-8")
-        _console().print(f"\nrun folder: {folder.path}\n", soft_wrap=True, highlight=False)
 
 
 def _finish(run: Run, model: RewardModel, inputs: Inputs, *, finished: bool) -> None:

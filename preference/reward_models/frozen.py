@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from align.cli.head import show_plan, write_head
 from align.config.load import CONFIG_NAME
 from align.engine.adapters import Policy
 from align.engine.checkpoint import make_readable
@@ -25,7 +26,7 @@ from align.rewards.ridge import RidgeHead, fit_ridge, laid_aside
 from preference.assemble import record_path
 from preference.reward_models.assemble import evaluator_of, read_inputs
 from preference.reward_models.batches import StoredRatings
-from preference.reward_models.commands import WEIGHTS, show_plan, write_head
+from preference.reward_models.commands import WEIGHTS
 from preference.reward_models.config import RewardModelRun, RewardRidgeConfig
 from preference.reward_models.evaluate import Evaluator, Shared
 from preference.reward_models.features import answer_features
@@ -34,6 +35,7 @@ from preference.reward_models.gate import FittedGate, gate_pairs, make_gate
 from preference.reward_models.judge import write_gate
 from preference.reward_models.methods import Scored
 from preference.reward_models.network import HEAD, RewardModel
+from preference.reward_models.plan import plan
 from preference.reward_models.report import write_reward_report
 
 
@@ -50,11 +52,12 @@ def fit(
     with processes_of(config.training) as (accelerator, processes):
         inputs = read_inputs(config)
         pairs = None if algorithm.gate is None else gate_pairs(config, algorithm.gate)
-        show_plan(config, inputs, processes)
+        planned = plan(config, processes.world)
+        show_plan(planned, processes, inputs.reports())
         folder = open_folder(config.output, name, None, processes)
         try:
             model = load_reward_model(config.model, config.names, seed=None, device=accelerator.device)
-            write_head(config, folder, command, processes)
+            write_head(config, folder.path, planned, processes, command=command)
             work = Shared(processes=processes, batch_size=config.training.micro_batch_size)
             ratings = inputs.train
             assert isinstance(ratings, StoredRatings)  # the checks have seen to it
