@@ -32,11 +32,14 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "simpo": ("demo/simpo_tiny",),
     "dckd": ("demo/dckd_tiny",),
     "adpa": ("demo/adpa_tiny",),
+    "adpa_published": ("demo/adpa_tiny", "algorithm.gamma=1.5"),
     "sft": ("demo/dpo_tiny", "algorithm={kind: sft}", "reference={}"),
     "dpo_alone": ("demo/dpo_tiny", "algorithm.sft_weight=0"),
     "simpo_alone": ("demo/simpo_tiny", "algorithm.sft_weight=0"),
 }
 """Name -> shipped config and settings."""
+TAUGHT = {"dckd": "dckd", "adpa": "adpa", "adpa_published": "adpa"}
+"""Methods with a teacher, and whose records they read."""
 
 
 def align(*arguments: object, out: Path, log: str) -> None:
@@ -56,8 +59,8 @@ def align(*arguments: object, out: Path, log: str) -> None:
 def train(out: Path, methods: Sequence[str], seeds: Sequence[int]) -> None:
     """Every run; a run that has its weights is finished, one that has a config goes on."""
     for method in methods:
-        if method in ("dckd", "adpa"):
-            _teach(out, method)
+        if method in TAUGHT:
+            _teach(out, TAUGHT[method])
         for seed in seeds:
             _run(out, method, seed)
 
@@ -73,10 +76,11 @@ def _run(out: Path, method: str, seed: int) -> Path:
 
 def _settings(out: Path, method: str) -> tuple[str, ...]:
     """Config and settings, with the teacher's files under OUT."""
-    if method not in ("dckd", "adpa"):
+    if method not in TAUGHT:
         return METHODS[method]
-    teacher = (f"records={out / 'records' / method}", f"adapter={out / 'runs' / 'dpo-0' / 'weights'}")
-    answers = (f"algorithm.student_answers={out / 'student.jsonl'}",) if method == "adpa" else ()
+    kind = TAUGHT[method]
+    teacher = (f"records={out / 'records' / kind}", f"adapter={out / 'runs' / 'dpo-0' / 'weights'}")
+    answers = (f"algorithm.student_answers={out / 'student.jsonl'}",) if kind == "adpa" else ()
     return (*METHODS[method], *(f"algorithm.teacher.{setting}" for setting in teacher), *answers)
 
 
