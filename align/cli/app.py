@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="align",
-    help="Align text-to-image models with rewards. Start with `align demo`; then `align configs ls`.",
+    help="Align text-to-image and language models with rewards. Start with `align demo`; then `align configs ls`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # an unexpected error keeps its plain traceback
     context_settings={"help_option_names": ["-h", "--help"]},
