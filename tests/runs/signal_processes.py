@@ -52,6 +52,7 @@ def table(step: int) -> AdvantageInputs:
         turn_id=torch.where(mask, turns, -1),
         state_key=integers(3, TURNS + 1),
         metric=uniform(),
+        user_groups=torch.arange(ROWS) * 5 % 4 % 2,
         agent=(torch.arange(ROWS) >= 8).long(),
         parent=torch.arange(ROWS) * 5 % 4,
         call=torch.arange(ROWS),

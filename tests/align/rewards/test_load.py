@@ -41,6 +41,9 @@ class NotAScorer:
 """
 
 
+TEXT_FUNCTIONS = ("repetition", "distinct")
+
+
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "my_rewards.py").write_text(MY_REWARDS)
@@ -59,7 +62,14 @@ class TestFound:
         assert reward.function is find_function(f"align.rewards.image:{name}")
         assert reward.needs == ("images",)
 
-    @pytest.mark.parametrize("name", [name for name in BUILT_IN if name not in IMAGE])
+    @pytest.mark.parametrize("name", TEXT_FUNCTIONS)
+    def test_built_in_function_of_texts(self, name):
+        reward = load_reward(RewardConfig(function=name))
+        assert reward.name == name
+        assert reward.function is find_function(name)
+        assert reward.needs == ("completions",)
+
+    @pytest.mark.parametrize("name", [name for name in BUILT_IN if name not in (*IMAGE, *TEXT_FUNCTIONS)])
     def test_built_in_class_is_made_without_loading_anything(self, name, tmp_path):
         (tmp_path / "head.json").write_text(
             '{"model": "a/b", "attributes": {"x": {"lowest": 0, "highest": 1, "levels": 2}}}'
@@ -68,6 +78,8 @@ class TestFound:
             "http": {"url": "http://localhost:9/"},
             "reward_model": {"path": "owner/name"},
             "clip_head": {"head": str(tmp_path)},
+            "length_target": {"target": 9},
+            "regex_match": {"pattern": "a"},
         }
         options = needed.get(name, {})
         reward = load_reward(RewardConfig(function=name, options=options))

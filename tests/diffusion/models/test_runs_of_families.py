@@ -80,7 +80,9 @@ def test_awm(family, tmp_path):
     model = family.around(stock)
     theirs = draw(model, model.network, PROMPTS[:2], (0,), settings)
     ours = commands.generate(config, checkpoint=folder, prompts=PROMPTS[:2], seeds=(0,), output=tmp_path / "pictures")
-    assert [image.tobytes() for image in theirs] == [_pixels(path) for path in ours]
+    drawn = [np.frombuffer(image.tobytes(), np.uint8).astype(int) for image in theirs]
+    saved = [np.frombuffer(_pixels(path), np.uint8).astype(int) for path in ours]
+    assert max(np.abs(a - b).max() for a, b in zip(drawn, saved, strict=True)) <= 1  # rounding to bytes
     base = family.build()
     assert [image.tobytes() for image in draw(base, base.network, PROMPTS[:2], (0,), settings)] != [
         image.tobytes() for image in theirs
