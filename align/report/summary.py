@@ -23,6 +23,10 @@ COUNTED = {
 }
 
 
+OF_PAIRS = ("ranking_accuracy", "ranking_accuracy_normalised")
+"""Success rates of stored pairs: they say how a model ranks given answers, not what it answers."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """One stage of a step: mean seconds per step, and its share of the step (NaN for stages apart from it)."""
@@ -65,8 +69,10 @@ class Summary:
 
     @property
     def headline(self) -> Gain | None:
-        """The gain to quote: a success rate if there is one, otherwise the first reward's."""
-        return next((gain for gain in self.overall if gain.is_rate), next(iter(self.overall), None))
+        """The gain to quote: a success rate of what was sampled, else one of stored pairs, else the first reward's."""
+        rates = [gain for gain in self.overall if gain.is_rate]
+        sampled = [gain for gain in rates if gain.reward not in OF_PAIRS]
+        return next(iter((*sampled, *rates, *self.overall)), None)
 
 
 def summarise(run: Run) -> Summary:

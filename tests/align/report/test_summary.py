@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -47,6 +48,15 @@ def test_the_headline_is_the_success_rate(make_run):
     assert [gain.reward for gain in summary.overall] == ["shapes", "shapes_strict"]
     assert summary.headline.reward == "shapes_strict"
     assert summary.samples == 6 * 64
+
+
+def test_what_a_model_answers_is_quoted_before_how_it_ranks(make_run):
+    """Rates of stored pairs come first in a record of a language model; the answers' rate is what counts."""
+    summary = summarise(read_run(make_run()))
+    (rate,) = [gain for gain in summary.overall if gain.is_rate]
+    ranking = replace(rate, reward="ranking_accuracy")
+    assert replace(summary, gains=(ranking, rate)).headline is rate
+    assert replace(summary, gains=(ranking,)).headline is ranking
 
 
 def test_the_paragraph_says_what_when_and_how_much(make_run):
