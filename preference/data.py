@@ -110,7 +110,7 @@ def read_pairs(source: str, settings: PairsConfig, *, split: str | None = None) 
     """
     names = (settings.prompt, settings.chosen, settings.rejected)
     place = _Place(source, split or settings.train_split, settings.subset, settings.revision, _changed(source))
-    return _pairs(place, names, settings.bad_rows, settings.plain_as_chat)
+    return _pairs(place, names, settings.bad_rows, settings.plain_as_chat, settings.shared_words)
 
 
 def read_responses(source: str, settings: PairsConfig | None = None, *, split: str | None = None) -> Texts:
@@ -131,11 +131,13 @@ def read_responses(source: str, settings: PairsConfig | None = None, *, split: s
     split = split or settings.train_split
     place = _Place(source, split, settings.subset, settings.revision, _changed(source))
     pair = (settings.prompt, settings.chosen, settings.rejected)
-    return _responses(place, pair, settings.bad_rows, settings.plain_as_chat)
+    return _responses(place, pair, settings.bad_rows, settings.plain_as_chat, settings.shared_words)
 
 
 @lru_cache(maxsize=2)
-def _responses(place: _Place, pair: tuple[str, str, str], bad_rows: BadRows, as_turns: bool) -> Texts:
+def _responses(
+    place: _Place, pair: tuple[str, str, str], bad_rows: BadRows, as_turns: bool, shared_words: bool
+) -> Texts:
     prompt, chosen, rejected = pair
     table = open_table(place.source, split=place.split, subset=place.subset, revision=place.revision)
     known = (("prompt", "completion"), ("messages",), ("text",), (prompt, chosen), (chosen,))
@@ -152,7 +154,8 @@ def _responses(place: _Place, pair: tuple[str, str, str], bad_rows: BadRows, as_
 
     def read(row: Mapping[str, Any]) -> TextRow:
         given = _present(row, names[0]) if len(names) == 2 else "" if names == ("text",) else None
-        found = normalise(given, [_present(row, name) for name in answers], answers, row)
+        sides = [_present(row, name) for name in answers]
+        found = normalise(given, sides, answers, row, shared_words=shared_words)
         return _as_turns(replace(found, responses=found.responses[:1]), as_turns)
 
     return _collect(table, read, (*names, rejected), bad_rows)
@@ -206,7 +209,7 @@ def _changed(source: str) -> int:
 
 
 @lru_cache(maxsize=2)
-def _pairs(place: _Place, names: tuple[str, str, str], bad_rows: BadRows, as_turns: bool) -> Texts:
+def _pairs(place: _Place, names: tuple[str, str, str], bad_rows: BadRows, as_turns: bool, shared_words: bool) -> Texts:
     table = open_table(place.source, split=place.split, subset=place.subset, revision=place.revision)
     prompt, *answers = names
     for name in answers:
@@ -215,7 +218,8 @@ def _pairs(place: _Place, names: tuple[str, str, str], bad_rows: BadRows, as_tur
 
     def read(row: Mapping[str, Any]) -> TextRow:
         _check_scores(row)
-        found = normalise(row.get(prompt), [_present(row, name) for name in answers], answers, row)
+        sides = [_present(row, name) for name in answers]
+        found = normalise(row.get(prompt), sides, answers, row, shared_words=shared_words)
         return _as_turns(found, as_turns)
 
     return _collect(table, read, names, bad_rows)

@@ -8,7 +8,8 @@ r"""Every accepted format -> one: a prompt and its answers, each a text or a lis
 | conversations `chosen`, `rejected` | what they share, turn by turn, is the prompt |
 | transcripts (`\n\nHuman: ...\n\nAssistant: ...`) | plain text; the turns they share are the prompt |
 
-A prompt is found by comparing turns, never letters: answers that begin alike keep their beginnings.
+A prompt is found by comparing turns, never letters: answers that begin alike keep their beginnings. Only where a person
+asks for it (`data.shared_words`) the words with which two plain texts begin are their prompt.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ class TextRow:
         return not isinstance(self.prompt, str)
 
 
-def normalise(prompt: Any, answers: Sequence[Any], names: Sequence[str], row: Mapping[str, Any]) -> TextRow:
+def normalise(
+    prompt: Any, answers: Sequence[Any], names: Sequence[str], row: Mapping[str, Any], *, shared_words: bool = False
+) -> TextRow:
     """One row in the one format.
 
     Args:
@@ -61,12 +64,15 @@ def normalise(prompt: Any, answers: Sequence[Any], names: Sequence[str], row: Ma
         answers: what the columns of the answers hold.
         names: names of these columns, for messages.
         row: the whole row, for `tools` and `chat_template_kwargs`.
+        shared_words: take the words with which plain texts begin alike for the prompt, where there is none.
 
     Raises:
         Unusable: it cannot be read as any format; the message says what was expected and found.
     """
     given = None if prompt is None else as_text(prompt, "prompt")
     texts = [as_text(answer, name) for answer, name in zip(answers, names, strict=True)]
+    if given is None and shared_words:
+        given, texts = _split_words(texts)
     shared, responses = _split(given, texts, names)
     for response, name in zip(responses, names, strict=True):
         check_answer(response, name)
@@ -137,12 +143,28 @@ def _split_texts(prompt: Text | None, answers: list[str], names: Sequence[str]) 
     transcripts = [_turns(answer) for answer in answers]
     if not all(transcripts):
         raise Unusable(
-            "there is no prompt: no such column, and the answers are no conversations that would show where it ends"
+            "there is no prompt: no such column, and the answers are no conversations that would show where it ends "
+            "(`data.shared_words: true` takes the words with which they begin alike)"
         )
     shared = _shared(transcripts)
     _check_parting([turns[shared:] for turns in transcripts], "Assistant", names)
     start = "".join(f"\n\n{speaker}:{text}" for speaker, text in transcripts[0][:shared]) + "\n\nAssistant:"
     return start, [answer[len(start) :] for answer in answers]
+
+
+def _split_words(answers: list[Text]) -> tuple[str | None, list[Text]]:
+    """The words with which plain texts begin alike, and what follows them, with the space before it.
+
+    Conversations and transcripts, whose turns say where the prompt ends, are left as they are.
+    """
+    texts = [answer for answer in answers if isinstance(answer, str)]
+    if len(texts) < max(2, len(answers)) or any(_turns(text) for text in texts):
+        return None, answers
+    words = [re.findall(r"\s*\S+|\s+$", text) for text in texts]
+    start = "".join(words[0][: _shared(words)])
+    if not start.strip():
+        raise Unusable("there is no prompt: no such column, and the answers do not begin with the same word")
+    return start, [text[len(start) :] for text in texts]
 
 
 def _turns(transcript: str) -> list[tuple[str, str]]:

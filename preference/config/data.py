@@ -75,3 +75,5 @@ class PairsConfig(TokensConfig):
     """Column of the preferred answer."""
     rejected: str = "rejected"
     """Column of the other one."""
+    shared_words: bool = False
+    """Plain texts without a prompt: take the words with which both begin for it (TRL's implicit prompts, by words)."""

@@ -76,6 +76,40 @@ def test_the_prompt_is_not_repeated_in_the_answers():
     assert row.responses == ((turn("assistant", "a"),), (turn("assistant", "b"),))
 
 
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "prompt", "answers"),
+    [
+        ("The sky is blue.", "The sky is green.", "The sky is", (" blue.", " green.")),
+        ("a blue", "a blur", "a", (" blue", " blur")),  # words, where letters would be `a blu`
+        ("a\n\nb c", "a\n\nb  d", "a\n\nb", (" c", "  d")),
+        ("a b", "a b c", "a b", None),  # nothing is left of the first
+        ("a b", "c b", None, None),
+    ],
+)
+def test_shared_words_are_a_prompt_where_asked_for(tmp_path, chosen, rejected, prompt, answers):
+    path = write(tmp_path / "pairs.jsonl", [{"chosen": chosen, "rejected": rejected}])
+    settings = PairsConfig(train=path, heldout=None, shared_words=True)
+    if answers is None:
+        with pytest.raises(AlignError, match="`chosen` is empty" if prompt else "begin with the same word"):
+            read_pairs(path, settings)
+        return
+    (row,) = read_pairs(path, settings).rows
+    assert (row.prompt, row.responses) == (prompt, answers)
+    with pytest.raises(AlignError, match="shared_words"):
+        read_pairs(path, PairsConfig(train=path, heldout=None))
+
+
+def test_shared_words_leave_conversations_and_transcripts_alone(tmp_path):
+    conversation = {
+        "chosen": [turn("user", "u"), turn("assistant", "a b")],
+        "rejected": [turn("user", "u"), turn("assistant", "a c")],
+    }
+    transcript = {"chosen": "\n\nHuman: u\n\nAssistant: a b", "rejected": "\n\nHuman: u\n\nAssistant: a c"}
+    path = write(tmp_path / "pairs.jsonl", [conversation, transcript, PLAIN])
+    with_words = read_pairs(path, PairsConfig(train=path, heldout=None, shared_words=True))
+    assert with_words.rows == read_pairs(path, PairsConfig(train=path, heldout=None)).rows
+
+
 def test_transcripts():
     """HH-RLHF: the shared turns stay text, up to the word that announces the answer."""
     start = "\n\nHuman: hi\n\nAssistant: yes?\n\nHuman: the"
