@@ -7,79 +7,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from pydantic import Field, with_config
 
 from align.config.checks import reward_name
+from align.config.directions import Arc as Arc  # these two also under their old place
+from align.config.directions import Cap, Components, Directions
+from align.config.directions import Listed as Listed
 from align.config.numbers import Count, NonNegativeFloat, PositiveFloat, PositiveInt, Share
+from align.config.pipeline import PipelineConfig
+from align.config.shaping import Directional, ZScore
 from align.config.shared import STRICT, OutputConfig, RewardConfig
 from preference.config.data import DataPath, TokensConfig
 from preference.config.models import CausalLm, Model
 from preference.config.running import GenerationConfig, TextCheckpointConfig, TextOptimizerConfig, TextTrainingConfig
-
-Components = Mapping[str, float]
-"""Objective -> component of a direction, in any length; 0 where an objective is not named."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arc:
-    """Directions of two objectives, uniform in their angle: 0 degrees is the first objective alone, 90 the second."""
-
-    kind: Literal["arc"] = "arc"
-    """Selects this set of directions."""
-    low: float = 0.0
-    """Smallest angle in degrees; the published cone of helpfulness and verbosity is about -45 to 0."""
-    high: float = 90.0
-    """Largest angle in degrees."""
-
-    def shown(self, names: tuple[str, ...], count: int) -> tuple[Components, ...]:
-        """Angles at equal distances, both ends among them."""
-        width = (self.high - self.low) / max(count - 1, 1)
-        angles = [math.radians(self.low + place * width) for place in range(count)]
-        return tuple({names[0]: round(math.cos(angle), 12), names[1]: round(math.sin(angle), 12)} for angle in angles)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cap:
-    """Directions around a main one, uniform on the part of the sphere that is near enough."""
-
-    kind: Literal["cap"] = "cap"
-    """Selects this set of directions."""
-    main: Components = field(default_factory=dict)
-    """Middle of the cap; empty = all objectives alike."""
-    degrees: PositiveFloat = 55.0
-    """Largest angle to the middle. Of three objectives alike, each alone is 54.7 degrees away."""
-    non_negative: bool = True
-    """No component below 0: nobody asks for less of an objective."""
-
-    def middle(self, names: tuple[str, ...]) -> Components:
-        """The main direction."""
-        return self.main or dict.fromkeys(names, 1.0)
-
-    def shown(self, names: tuple[str, ...], count: int) -> tuple[Components, ...]:
-        """The middle, each objective alone, and every two of them together, as far as asked for."""
-        pairs = [{a: 1.0, b: 1.0} for i, a in enumerate(names) for b in names[i + 1 :]]
-        alone: list[Components] = [{name: 1.0} for name in names]
-        return tuple([self.middle(names), *alone, *pairs][:count])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Listed:
-    """A few given directions, each as likely as the others; one alone trains a policy for that direction."""
-
-    kind: Literal["list"] = "list"
-    """Selects this set of directions."""
-    directions: tuple[Components, ...] = ()
-    """The directions."""
-
-    def shown(self, names: tuple[str, ...], count: int) -> tuple[Components, ...]:
-        """The directions themselves."""
-        return self.directions
-
-
-Directions = Annotated[Arc | Cap | Listed, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +143,22 @@ class DpaRun:
     def shown(self) -> tuple[Components, ...]:
         """Directions of the held-out evaluation."""
         return self.evaluation.directions or self.algorithm.directions.shown(self.names(), self.evaluation.count)
+
+    def scoring(self) -> tuple[tuple[RewardConfig, ...], PipelineConfig]:
+        """What `align audit` takes for the score: rewards on the common scale, along the middle of the shown
+        directions."""
+        lengths = [math.hypot(*direction.values()) for direction in self.shown()]
+        parts = list(zip(self.shown(), lengths, strict=True))
+        middle = {name: sum(one.get(name, 0.0) / (size or 1.0) for one, size in parts) for name in self.names()}
+        mixes = self.algorithm.objectives or {name: {name: 1.0} for name in self.names()}
+        weights = {
+            name: sum(middle[objective] * mix.get(name, 0.0) for objective, mix in mixes.items())
+            for name in self.reward_names()
+        }
+        size = math.hypot(*weights.values()) or 1.0
+        rewards = tuple(replace(reward, weight=weights[reward_name(reward)] / size) for reward in self.rewards)
+        transforms = (ZScore(scope="batch"),) if self.algorithm.scale == "start" else ()
+        return rewards, PipelineConfig(transforms=transforms, combine=Directional())
 
     def steps_per_round(self) -> int:
         """Steps of a round; the checks see to it that rounds are equal."""
