@@ -10,65 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from align.engine.random import generator
+from align.config.directions import Components, Directions
+from align.control import Vector, draw_directions, label_of, vector_of
 from align.errors import AlignError, did_you_mean
-from align.shaping.directions import (
-    from_angle,
-    from_integers,
-    from_names,
-    random_directions,
-    to_integers,
-    to_text,
-)
-from preference.dpa.config import Arc, Cap, Components, Directions, DpaConfig
+from align.shaping.directions import from_integers, to_text
+from align.shaping.steering import Scale
+from preference.dpa.config import DpaConfig
 from preference.formats import TextRow
-
-Vector = tuple[int, ...]
-"""A direction as its prompt shows it: 100 times the components, rounded."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scale:
-    """Mean and standard deviation of each reward over the base model's answers.
-
-    Attributes:
-        mean: of each reward.
-        deviation: of each reward, 1 where it is constant.
-    """
-
-    mean: Float[Tensor, "k"]
-    deviation: Float[Tensor, "k"]
-
-    @classmethod
-    def of(cls, rewards: Float[Tensor, "n k"]) -> Scale:
-        """From scored answers; NaN = unscored."""
-        centred = rewards.double() - rewards.double().nanmean(dim=0)
-        deviation = centred.square().nanmean(dim=0).sqrt()
-        usable = deviation.isfinite() & (deviation > 0)
-        return cls(mean=rewards.double().nanmean(dim=0).nan_to_num(0.0), deviation=torch.where(usable, deviation, 1.0))
-
-    @classmethod
-    def none(cls, rewards: int) -> Scale:
-        """Leaves everything as it is."""
-        return cls(mean=torch.zeros(rewards).double(), deviation=torch.ones(rewards).double())
-
-    def to_json(self) -> dict[str, list[float]]:
-        """For a file."""
-        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Scale:
-        """Inverse of `to_json` (Any: a file may hold more)."""
-        return cls(mean=torch.tensor(stored["mean"]).double(), deviation=torch.tensor(stored["deviation"]).double())
-
-    def __call__(self, rewards: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-        return (rewards.double() - self.mean) / self.deviation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,19 +68,7 @@ class Control:
         Raises:
             AlignError: an unknown objective, a direction of length 0, or a number that is not finite.
         """
-        unknown = [name for name in components if name not in self.names]
-        if unknown:
-            raise AlignError(
-                f"the direction names `{unknown[0]}`, which is no objective.{did_you_mean(unknown[0], self.names)}",
-                f"The objectives are {', '.join(self.names)}.",
-            )
-        try:
-            return tuple(to_integers(from_names(components, self.names)))
-        except ValueError as error:
-            shown = ", ".join(f"{name}={value}" for name, value in components.items())
-            raise AlignError(
-                f"{shown or 'nothing'} is no direction: {error}", "Name at least one objective."
-            ) from error
+        return vector_of(components, self.names)
 
     def text(self, vector: Vector) -> str:
         """The control text."""
@@ -163,7 +104,7 @@ class Control:
 
     def label(self, vector: Vector) -> str:
         """A direction as people read it: `relevance 80, brevity 60`."""
-        return ", ".join(f"{name} {number}" for name, number in zip(self.names, vector, strict=True) if number) or "0"
+        return label_of(vector, self.names)
 
 
 def default_template(names: tuple[str, ...]) -> str:
@@ -174,21 +115,7 @@ def default_template(names: tuple[str, ...]) -> str:
 
 def draw(directions: Directions, control: Control, count: int, *key: int | str) -> list[Vector]:
     """Random directions as their prompts show them; a pure function of the key."""
-    return [tuple(to_integers(row)) for row in _drawn(directions, control, count, *key)]
-
-
-def _drawn(directions: Directions, control: Control, count: int, *key: int | str) -> Float[Tensor, "n c"]:
-    source = generator(*key, "directions")
-    if isinstance(directions, Arc):
-        angles = torch.rand(count, generator=source, dtype=torch.float64)
-        degrees = (directions.low + (directions.high - directions.low) * angles).tolist()
-        return torch.stack([from_angle(angle) for angle in degrees])
-    if isinstance(directions, Cap):
-        main = from_names(directions.middle(control.names), control.names)
-        signs = range(len(control.names)) if directions.non_negative else ()
-        return random_directions(count, main, source, cap_degrees=directions.degrees, non_negative=tuple(signs))
-    given = torch.stack([from_integers(control.vector(one)) for one in directions.directions])
-    return given[torch.randint(len(given), (count,), generator=source)]
+    return draw_directions(directions, control.names, count, *key)
 
 
 def _mix(name: str, mix: Mapping[str, float], rewards: tuple[str, ...]) -> Float[Tensor, "k"]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from align.config.directions import Arc, Cap, Directions, Listed
+from align.control import degrees_outside
+from align.control import parse_direction as parse_direction  # also under its old place
 from align.errors import AlignError
-from align.shaping.directions import angle_between, from_integers, from_names
-from preference.dpa.config import Arc, Cap, Directions, Listed
 from preference.dpa.control import Control, Vector
 
 NAME = "direction.json"
@@ -56,40 +56,8 @@ def read_control(folder: Path) -> tuple[Control, Directions]:
     return control, kind(**settings)
 
 
-def parse_direction(text: str) -> dict[str, float]:
-    """`relevance=0.8,brevity=0.6` -> components.
-
-    Raises:
-        AlignError: it is written otherwise.
-    """
-    found: dict[str, float] = {}
-    for part in text.split(","):
-        name, equals, number = part.partition("=")
-        try:
-            value = float(number)
-        except ValueError:
-            value = math.nan
-        if not (name.strip() and equals and math.isfinite(value)):
-            raise AlignError(
-                f"a direction is written `relevance=0.8,brevity=0.6`, found {text!r}.",
-                "Give each objective a finite number.",
-            )
-        found[name.strip()] = value
-    return found
-
-
 def outside(control: Control, directions: Directions, vector: Vector) -> float:
     """Degrees between a direction and the nearest one that training can have drawn; 0 inside. Beyond it the policy has
     never seen such a control.
     """
-    asked = from_integers(vector)
-    match directions:
-        case Cap():
-            main = from_names(directions.middle(control.names), control.names)
-            return max(0.0, angle_between(asked, main) - directions.degrees)
-        case Arc():
-            angle = math.degrees(math.atan2(float(asked[1]), float(asked[0])))
-            nearest = min(max(angle, directions.low), directions.high)
-            return abs(angle - nearest)
-        case Listed():
-            return min(angle_between(asked, from_integers(control.vector(one))) for one in directions.directions)
+    return degrees_outside(directions, control.names, vector)

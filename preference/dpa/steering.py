@@ -1,8 +1,5 @@
-"""Does a policy follow its direction? Held-out prompts under several directions, and the numbers that say so.
-
-control of objective c     Spearman's rank correlation, over directions, of the asked component and the mean obtained
-violated pairs             share of pairs of directions with (v - v') . (r(v) - r(v')) < 0; 0 for exact maximisers
-hypervolume                of the mean objective vectors, from a reference that is fixed in advance
+"""Does a policy follow its direction? Held-out prompts under several directions, and the numbers of
+`align.shaping.steering` that say so.
 """
 
 from __future__ import annotations
@@ -12,15 +9,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from align.heldout import EvaluatedRow, HeldoutRows
-from align.order import spearman
-from align.shaping.directions import from_integers, violated_pairs
-from align.shaping.pareto import MOST_OBJECTIVES, hypervolume
+from align.shaping.directions import from_integers
+from align.shaping.steering import Scale, steering_figures
 from preference.data import Texts
-from preference.dpa.control import Control, Scale, Vector
+from preference.dpa.control import Control, Vector
 
 if TYPE_CHECKING:
     from preference.evaluate import AnswerEvaluator
@@ -45,26 +39,6 @@ def as_the_data_has_them(asked: TokenPrompts, prompts: Texts) -> TokenPrompts:
     """
     plain = dict(zip(prompts.numbers, prompts.prompts, strict=True))
     return replace(asked, prompts=[plain[number] for number in asked.rows])
-
-
-def steering_figures(
-    directions: Float[Tensor, "d c"], obtained: Float[Tensor, "d c"], names: Sequence[str], *, reference: float
-) -> dict[str, float]:
-    """The numbers at the head of this file.
-
-    Args:
-        directions: asked for, unit vectors.
-        obtained: mean of each objective under each direction, on the common scale.
-        names: of the objectives.
-        reference: of the hypervolume, in each objective.
-    """
-    found = {
-        f"control/{name}": float(spearman(directions[:, place], obtained[:, place])) for place, name in enumerate(names)
-    }
-    found["control/violated_pairs"] = violated_pairs(directions, obtained)
-    if len(names) <= MOST_OBJECTIVES:
-        found["control/hypervolume"] = hypervolume(obtained, torch.full((len(names),), reference).double())
-    return found
 
 
 class SteeringEvaluator:
