@@ -16,7 +16,15 @@ from typing import Any
 
 from align.errors import AlignError, did_you_mean
 
-IMAGE = ("jpeg_size", "jpeg_compressibility", "jpeg_incompressibility", "brightness", "contrast", "sharpness")
+IMAGE = (
+    "jpeg_size",
+    "jpeg_compressibility",
+    "jpeg_incompressibility",
+    "brightness",
+    "contrast",
+    "sharpness",
+    "colourfulness",
+)
 BUILT_IN = {
     **{name: f"align.rewards.image:{name}" for name in IMAGE},
     "clip_score": "align.rewards.clip:ClipScore",

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from align.rewards.image import brightness, contrast, jpeg_compressibility, jpeg_incompressibility, jpeg_size, sharpness
+from align.rewards.image import (
+    brightness,
+    colourfulness,
+    contrast,
+    jpeg_compressibility,
+    jpeg_incompressibility,
+    jpeg_size,
+    sharpness,
+)
 
 
 def grey(values):
@@ -41,6 +49,16 @@ def test_sharpness_by_hand():
     assert sharpness(images=[grey([[9]])]) == [0.0]
 
 
+def test_colourfulness_by_hand():
+    """Grey has no colour. All red: rg = 1, yb = 1/2 everywhere, so no spread, and 0.3 sqrt(1 + 1/4). Half red, half
+    white: means 1/2 and 1/4, deviations the same, so (1 + 0.3) sqrt(1/4 + 1/16)."""
+    red = Image.new("RGB", (8, 8), (255, 0, 0))
+    half = WHITE.copy()
+    half.paste(red.crop((0, 0, 4, 8)), (0, 0))
+    expected = [0.0, 0.0, 0.3 * 1.25**0.5, 1.3 * 0.3125**0.5]
+    assert colourfulness(images=[WHITE, CHESS, red, half]) == pytest.approx(expected)
+
+
 def test_jpeg_size_is_that_of_the_file_in_units_of_1000_bytes():
     image = noise()
     buffer = io.BytesIO()
@@ -58,7 +76,7 @@ def test_noise_is_hard_to_compress_and_the_signs_say_so():
 
 
 @pytest.mark.parametrize(
-    "reward", [jpeg_size, jpeg_compressibility, jpeg_incompressibility, brightness, contrast, sharpness]
+    "reward", [jpeg_size, jpeg_compressibility, jpeg_incompressibility, brightness, contrast, sharpness, colourfulness]
 )
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P"])
 def test_any_mode_any_number_of_pictures_and_the_signature_of_rewards(reward, mode):
