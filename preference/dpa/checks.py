@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
 from align.config import checks as shared
+from align.config.check_directions import check_directions
+from align.config.directions import Listed
 from align.config.errors import Problem
 from align.errors import AlignError, did_you_mean
 from preference.data import read_prompts
-from preference.dpa.config import Arc, Cap, DpaRun, Listed
+from preference.dpa.config import DpaRun
 from preference.models.locate import locate
 from preference.tables import is_local
 
@@ -95,53 +97,8 @@ def _check_objectives(config: DpaRun) -> Iterator[Problem]:
 
 
 def _check_directions(config: DpaRun) -> Iterator[Problem]:
-    names, given = config.names(), config.algorithm.directions
-    listed = {"evaluation.directions": config.evaluation.directions}
-    match given:
-        case Arc():
-            if len(names) > 2:
-                yield Problem(
-                    keys=("algorithm.directions.kind", "rewards"),
-                    message=f"an arc is for two objectives, found {len(names)}: {', '.join(names)}.",
-                    way_out="Use `directions: {kind: cap}`.",
-                )
-            if given.low > given.high:
-                yield Problem(
-                    keys=("algorithm.directions.low", "algorithm.directions.high"),
-                    message=f"the arc goes from {given.low:g} to {given.high:g} degrees.",
-                    way_out="Give the smaller angle as `low`.",
-                )
-        case Cap():
-            if given.main:
-                listed["algorithm.directions.main"] = (given.main,)
-        case Listed():
-            listed["algorithm.directions.directions"] = given.directions
-            if not given.directions:
-                yield Problem(
-                    keys=("algorithm.directions.directions",),
-                    message="the list of directions is empty.",
-                    way_out="Give at least one, such as `[{relevance: 1.0}]`.",
-                )
-    for key, directions in listed.items():
-        for direction in directions:
-            yield from _check_direction(key, direction, names)
-
-
-def _check_direction(key: str, direction: Mapping[str, float], names: tuple[str, ...]) -> Iterator[Problem]:
-    unknown = [name for name in direction if name not in names]
-    if unknown:
-        yield Problem(
-            keys=(key,),
-            message=f"the direction names `{unknown[0]}`, which is no objective.{did_you_mean(unknown[0], names)}",
-            way_out=f"The objectives are {', '.join(names) or 'none'}.",
-        )
-    values = direction.values()
-    if not any(values) or not all(math.isfinite(value) for value in values):
-        yield Problem(
-            keys=(key,),
-            message=f"a direction needs a finite component other than 0, found {dict(direction)}.",
-            way_out="Say what to prefer, such as `{relevance: 0.8, brevity: 0.6}`.",
-        )
+    shown = {"evaluation.directions": config.evaluation.directions}
+    return check_directions(config.algorithm.directions, config.names(), "algorithm.directions", shown)
 
 
 def _check_template(config: DpaRun) -> Iterator[Problem]:
