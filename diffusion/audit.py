@@ -12,17 +12,17 @@ import torch
 from torch import nn
 
 from align.inspect.audit.rows import picture_features
-from align.types import RewardTable, Samples
-from diffusion.evaluate import SEEDS, classes_of, known, spread_over_classes
+from align.inspect.audit.twice import is_cached, scored_twice
+from align.types import Samples
+from diffusion.evaluate import SEEDS, classes_of, spread_over_classes
 from diffusion.models.base import DiffusionModel
 from diffusion.prompts import PromptSet
 from diffusion.rollout import SamplerSettings, roll_out
 
 if TYPE_CHECKING:
-    from align.config.shared import RewardConfig
     from align.rewards.scorer import Scorer
 
-SERVER = "http"
+__all__ = ["is_cached", "scored_pictures", "write_rows"]
 
 
 def scored_pictures(
@@ -61,7 +61,7 @@ def scored_pictures(
     everything = Samples(index=index, group_ids=prompt_row, prompts=rows.prompts, columns=rows.columns)
     for drawn in roll_out(model, network, conditioning, conditioning_row, index, settings, timer, "evaluation"):
         batch = replace(everything.select(drawn.rows.tolist()), images=drawn.images)
-        first, again = (_by_name(scorer.score(batch)) for _ in range(2))
+        scores = scored_twice(scorer, batch)
         features = picture_features(drawn.images)
         for place, row in enumerate(drawn.rows.tolist()):
             yield (
@@ -69,8 +69,7 @@ def scored_pictures(
                     "prompt": rows.prompts[row],
                     "class": classes[row],
                     "seed": int(seeds[row]),
-                    "rewards": first[place],
-                    "rewards_again": again[place],
+                    **scores[place],
                     "features": {name: values[place] for name, values in features.items()},
                 },
                 drawn.images[place],
@@ -99,15 +98,3 @@ def write_rows(found: Iterator[tuple[dict[str, Any], Any]], folder: Path, cached
             line = {**row, "image": f"pictures/{name}", "rewards_again": again}
             file.write(json.dumps(line, allow_nan=False) + "\n")
     return path
-
-
-def is_cached(reward: RewardConfig) -> bool:
-    """Whether a second answer comes from a cache, so that it says nothing about the noise of the scorer."""
-    return reward.function == SERVER and reward.options.get("cache", True) is not False
-
-
-def _by_name(table: RewardTable) -> list[dict[str, float | None]]:
-    return [
-        {name: known(value) for name, value in zip(table.names, values, strict=True)}
-        for values in table.values.tolist()
-    ]

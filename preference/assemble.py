@@ -96,7 +96,7 @@ def read_inputs(config: PreferenceRun) -> Inputs:
     scorer = Scorer(config.evaluation.rewards)
     train, heldout = training_texts(config), heldout_texts(config)
     generate = config.evaluation.generate
-    asked = None if generate is None else _prompts(config, generate, heldout)
+    asked = None if generate is None else prompts_to_answer(config, generate, heldout)
     if asked is not None:
         scorer.check({"prompts", "completions", *asked.columns})
         scorer.check_rows({**asked.columns, "prompts": asked.prompts})
@@ -141,7 +141,7 @@ def _stored(data: TokenPairs | TokenResponses) -> StoredPairs | StoredResponses:
     return StoredResponses(data=data)
 
 
-def _prompts(config: PreferenceRun, generate: GenerationConfig, heldout: Texts | None) -> Texts:
+def prompts_to_answer(config: PreferenceRun, generate: GenerationConfig, heldout: Texts | None) -> Texts:
     """The prompts to answer, each once."""
     if generate.prompts is not None:
         found = read_prompts(generate.prompts, bad_rows=config.data.bad_rows, as_turns=config.data.plain_as_chat)

@@ -1,6 +1,6 @@
 """What `align train | evaluate` do for language models: wire the parts, in order. No formula.
 
-`generate`, `score`, `pairs` and `export` have files of their own.
+`audit`, `generate`, `score`, `pairs` and `export` have files of their own.
 
 The command line imports this module late: it loads torch.
 """
@@ -32,6 +32,7 @@ from preference.assemble import (
     record_path,
     training_records,
 )
+from preference.audit import draw_scored
 from preference.config import PreferenceRun
 from preference.export import export
 from preference.forward import SequenceScorer
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
     from preference.models.language_model import LanguageModel
 
-__all__ = ["evaluate", "export", "generate", "pairs", "score", "teach", "train"]
+__all__ = ["draw_scored", "evaluate", "export", "generate", "pairs", "score", "teach", "train"]
 
 OUTPUT = Path("candidates.jsonl")
 """Where `align generate` writes without `--output`."""

@@ -79,7 +79,7 @@ def generate(
     settings = config.candidates or CandidatesConfig()
     output = Path("candidates.jsonl") if output is None else output
     numbers = tuple(range(settings.per_prompt)) if seeds is None else tuple(seeds)
-    _check(settings, numbers, checkpoint)
+    check_sampling(settings, numbers, checkpoint)
     check_new(output)
     source = None if checkpoint is None else find_checkpoint(checkpoint)
     texts = given_prompts(config, settings, prompts, prompts_file)
@@ -213,7 +213,12 @@ def sampling(settings: CandidatesConfig) -> dict[str, Any]:
     }
 
 
-def _check(settings: CandidatesConfig, numbers: Sequence[int], checkpoint: Path | None) -> None:
+def check_sampling(settings: CandidatesConfig, numbers: Sequence[int], checkpoint: Path | None) -> None:
+    """Refuse what would make no answers, equal answers, or those of other weights.
+
+    Raises:
+        AlignError: says which setting.
+    """
     if not numbers:
         raise AlignError("there are no seeds, so there is nothing to answer.", "Give at least one.")
     if settings.temperature == 0 and len(numbers) > 1:

@@ -56,6 +56,11 @@ class Normaliser:
         columns = [apply(column, own) for column, own in zip(scores.double().unbind(dim=1), self.numbers, strict=True)]
         return torch.stack(columns, dim=1).to(scores.dtype)
 
+    def ranges(self) -> Float[Tensor, "k 2"]:
+        """Lowest and highest score of each column that it was fitted to: for `minmax` their 1 % and 99 % quantile, for
+        `zscore` three deviations around the mean, for `none` no bounds."""
+        return torch.stack([RANGES[self.method](numbers) for numbers in self.numbers])
+
     def state_dict(self, prefix: str = "normaliser.") -> dict[str, Tensor]:
         """Its numbers by column, for a file."""
         return {f"{prefix}{k}": numbers for k, numbers in enumerate(self.numbers)}
@@ -108,6 +113,26 @@ def _one_group(column: Tensor) -> Tensor:
     return torch.zeros(len(column), dtype=torch.int64, device=column.device)
 
 
+def _around(numbers: Tensor) -> Tensor:
+    mean, std = numbers.unbind()
+    return torch.stack([mean - 3 * std, mean + 3 * std])
+
+
+def _without(numbers: Tensor) -> Tensor:
+    return numbers.new_tensor([float("-inf"), float("inf")])
+
+
+def _ends(numbers: Tensor) -> Tensor:
+    return torch.stack([numbers[0], numbers[-1]]) if len(numbers) else _without(numbers)
+
+
+RANGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": _without,
+    "zscore": _around,
+    "minmax": lambda numbers: numbers,
+    "rank": _ends,
+}
+"""Name -> where the scores lay that it was fitted to, from its numbers."""
 METHODS: dict[str, tuple[Fit, Apply]] = {
     "none": (lambda column: column[:0], lambda column, numbers: column),
     "zscore": (_moments, _zscore),

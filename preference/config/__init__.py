@@ -5,13 +5,15 @@ One file per topic: `models`, `data`, `algorithms`, `running`; the root dataclas
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pydantic import with_config
 
+from align.config.checks import reward_name
 from align.config.numbers import Count
-from align.config.shared import STRICT, OutputConfig
+from align.config.pipeline import PipelineConfig
+from align.config.shared import STRICT, OutputConfig, RewardConfig
 from preference.config.algorithms import Algorithm, DpoConfig, SftConfig, SimpoConfig
 from preference.config.candidates import CandidatesConfig, ServerConfig
 from preference.config.data import PairsConfig, TokensConfig
@@ -82,3 +84,13 @@ class PreferenceRun:
     """Checkpoints."""
     output: OutputConfig = field(default_factory=OutputConfig)
     """Run folder and trackers."""
+
+    def scoring(self) -> tuple[tuple[RewardConfig, ...], PipelineConfig]:
+        """Rewards and what makes one score of them: those of `candidates`, beside which those of the evaluation are
+        metrics; without any there, the latter in a weighted sum."""
+        candidates, evaluated = self.candidates or CandidatesConfig(), self.evaluation.rewards
+        if not candidates.rewards:
+            return evaluated, PipelineConfig()
+        known = {reward_name(reward) for reward in candidates.rewards}
+        metrics = tuple(replace(reward, weight=0.0) for reward in evaluated if reward_name(reward) not in known)
+        return (*candidates.rewards, *metrics), candidates.shaping()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,8 +12,10 @@ from torch import Tensor
 
 from align.config.checks import reward_name
 from align.config.pipeline import PipelineConfig
+from align.config.shaping import FixedWeights
 from align.errors import AlignError, did_you_mean
 from align.inspect.audit.findings import Audit, audit
+from align.inspect.audit.prompt_weights import weighed
 from align.inspect.audit.rows import ScoredRows
 from align.shaping.describe import LINEAR, shares_of_score
 from align.shaping.score import Shaping
@@ -29,15 +32,28 @@ def audit_rows(rows: ScoredRows, weights: Mapping[str, float] | None = None, con
     Args:
         rows: the samples.
         weights: by name, instead of those of the settings; rewards that are not named keep theirs.
-        config: root dataclass whose `rewards` and `pipeline` make the score (Any: of any branch); None weighs every
-            reward 1 in a plain sum.
+        config: root dataclass that says what makes the score (Any: of any branch, see `scoring_of`); None weighs
+            every reward 1 in a plain sum.
 
     Raises:
         AlignError: a weight of a reward that is not there, or no weight at all.
     """
-    given = _weights(rows, weights, getattr(config, "rewards", ()))
-    pipeline = getattr(config, "pipeline", PipelineConfig())
-    return audit(rows, given, _shares(rows, given, pipeline))
+    rewards, pipeline = scoring_of(config)
+    given = _weights(rows, weights, rewards)
+    weighing, by_row = weighed(rows, given, pipeline)
+    shown = given if by_row is None else by_row.mean(dim=0)
+    return audit(rows, shown, _shares(rows, given, pipeline, by_row), weighing)
+
+
+def scoring_of(config: Any) -> tuple[Sequence[RewardConfig], PipelineConfig]:
+    """The rewards of some settings and what makes one score of them.
+
+    Args:
+        config: root dataclass of any branch (hence `Any`). One whose score has another place than `rewards` and
+            `pipeline` says so by a method `scoring`; None has neither.
+    """
+    own = getattr(config, "scoring", None)
+    return own() if own is not None else (getattr(config, "rewards", ()), getattr(config, "pipeline", PipelineConfig()))
 
 
 def _weights(
@@ -74,12 +90,20 @@ def checked_names(weights: Mapping[str, float], names: Sequence[str], source: st
     return weights
 
 
-def _shares(rows: ScoredRows, weights: Float[Tensor, "k"], pipeline: PipelineConfig) -> Float[Tensor, "k"] | None:
-    """Shares of the score's variance; None where the score is no sum of rewards, or stages need columns not stored."""
+def _shares(
+    rows: ScoredRows, weights: Float[Tensor, "k"], pipeline: PipelineConfig, by_row: Float[Tensor, "n k"] | None
+) -> Float[Tensor, "k"] | None:
+    """Shares of the score's variance; None where the score is no sum of rewards, or stages need columns not stored.
+
+    `by_row`: weights that an adapter has inferred, as the score uses them.
+    """
     if not isinstance(pipeline.combine, LINEAR):
         return None
     table = RewardTable(names=rows.names, values=rows.values.float(), weights=weights)
     columns = columns_of(table, rows.group_ids)
+    if by_row is not None:
+        shaped = Shaping(replace(pipeline, weights=FixedWeights()))(columns)
+        return shares_of_score(columns, replace(shaped, weights=by_row))
     try:
         return shares_of_score(columns, Shaping(pipeline)(columns))
     except ValueError:  # a stage names a reward that these rows do not have

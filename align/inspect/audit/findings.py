@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from align.groups import scoped_ids
+from align.inspect.audit import prompt_weights
 from align.inspect.audit.measures import (
     Conflict,
     Noise,
@@ -25,6 +26,7 @@ from align.inspect.audit.measures import (
     spread_within,
     variance_inflation,
 )
+from align.inspect.audit.prompt_weights import PromptWeighing
 from align.inspect.audit.rows import ScoredRows
 from align.report.tables import share
 
@@ -94,6 +96,7 @@ class Audit:
         samples: how many.
         prompts: how many different ones.
         compared: samples beyond the first of each prompt: what numbers within prompts rest on.
+        weighing: what a preference adapter makes of the prompts; None where weights do not follow from prompts.
     """
 
     source: str
@@ -103,6 +106,7 @@ class Audit:
     rewards: Sequence[RewardAudit]
     pairs: Sequence[PairAudit]
     findings: Sequence[str] = ()
+    weighing: PromptWeighing | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Nested plain data; tuples with names become objects."""
@@ -120,16 +124,23 @@ class Audit:
                 for one in self.rewards
             ],
             "pairs": [{**asdict(one), "conflict": one.conflict._asdict()} for one in self.pairs],
+            "prompt_weights": None if self.weighing is None else self.weighing.as_json(),
         }
 
 
-def audit(rows: ScoredRows, weights: Float[Tensor, "k"], shares: Float[Tensor, "k"] | None) -> Audit:
+def audit(
+    rows: ScoredRows,
+    weights: Float[Tensor, "k"],
+    shares: Float[Tensor, "k"] | None,
+    weighing: PromptWeighing | None = None,
+) -> Audit:
     """Measure everything.
 
     Args:
         rows: scored samples.
         weights: of each reward in the score; 0 marks a metric.
         shares: of each reward in the score's variance; None where the score is no sum.
+        weighing: what an adapter makes of the prompts; None without one.
     """
     inflation = torch.full_like(weights, float("nan"), dtype=torch.float64)
     weighted = (weights != 0).nonzero().flatten()
@@ -168,6 +179,7 @@ def audit(rows: ScoredRows, weights: Float[Tensor, "k"], shares: Float[Tensor, "
         compared=len(rows) - prompts,
         rewards=rewards,
         pairs=pairs,
+        weighing=weighing,
     )
     return replace(found, findings=tuple(says(found)))
 
@@ -185,6 +197,8 @@ def agreement(first: Float[Tensor, "n"], second: Float[Tensor, "n"], group_ids: 
 
 def says(found: Audit) -> Iterator[str]:
     """What to do about what is trained on, one sentence each; nothing where nothing stands out."""
+    if found.weighing is not None:
+        yield from prompt_weights.says(found.weighing)
     if found.compared == 0:
         yield (
             "Every prompt has one sample, so nothing can be said about differences within a prompt, which is what "

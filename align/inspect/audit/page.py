@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from align.inspect.audit import prompt_weights
 from align.inspect.audit.findings import Agreement, Audit
 from align.report import words
 from align.report.tables import Page, Table, factor, number, share
@@ -44,6 +45,8 @@ def _tables(audit: Audit) -> Iterator[Table]:
             for one in audit.rewards
         ],
     )
+    if audit.weighing is not None:
+        yield from prompt_weights.tables(audit.weighing)
     if audit.pairs:
         yield Table(
             title="Each pair of rewards",

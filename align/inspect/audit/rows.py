@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from align.adapter.rows import prompt_text
 from align.engine.reward_tables import read_table, table_files
 from align.errors import AlignError
 
@@ -41,6 +42,7 @@ class ScoredRows:
         values: one column a reward, NaN where unscored.
         group_ids: equal for samples of the same prompt; 0, 1, ... in order of appearance.
         prompts: one text a row.
+        texts: the same as a preference adapter reads them: of a conversation the contents of its turns.
         again: the scores of a second scoring of the same samples, if there was one.
         weights: of the rewards when they were scored, by name; empty where the source does not say.
         features: what a reward may be biased towards: name -> a number a row, NaN where unknown.
@@ -51,6 +53,7 @@ class ScoredRows:
     values: Float[Tensor, "n k"]
     group_ids: Int[Tensor, "n"]
     prompts: Sequence[str]
+    texts: Sequence[str] = ()
     again: Float[Tensor, "n k"] | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
     features: Mapping[str, Float[Tensor, "n"]] = field(default_factory=dict)
@@ -107,6 +110,7 @@ def made_rows(rows: Sequence[Row], source: str, pictures: Path | None = None) ->
         values=_table(rows, "rewards", names, source),
         group_ids=torch.tensor([place[prompt] for prompt in prompts]),
         prompts=prompts,
+        texts=[prompt_text(row.get("prompt", "")) or prompt for row, prompt in zip(rows, prompts, strict=True)],
         again=again,
         weights=_weights(rows[0].get("weights")),
         features=_features(rows, pictures),
@@ -161,6 +165,7 @@ def _of_run(folder: Path) -> ScoredRows:
             values=first.table.values.double(),
             group_ids=torch.tensor([place[group] for group in first.group_ids.tolist()]),
             prompts=first.prompts,
+            texts=first.prompts,
         )
     if evaluation is not None:
         return evaluation
