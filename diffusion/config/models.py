@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from align.config.numbers import Count, PositiveInt
+from align.config.numbers import Count, PositiveFloat, PositiveInt
 from align.config.paths import ModelPath
 from align.config.shared import LoraConfig
 
@@ -66,6 +66,8 @@ class Sd3Model:
     """Precision of the frozen parts: text encoders, and the transformer under LoRA; the VAE decodes in float32."""
     max_sequence_length: Count | None = None
     """Tokens of the T5 part of the context. 0 leaves T5 out; `null` takes the pipeline's 256 (embedded model: 0)."""
+    shift: PositiveFloat | None = None
+    """Sample on evenly spaced times shifted by this; `null` takes the schedule that the pipeline itself would use."""
     offload: Literal["none", "idle"] = "idle"
     """`idle`: text encoders and VAE wait in the computer's memory and are on the accelerator only while they work."""
     long_prompts: Literal["refuse", "truncate"] = "refuse"
@@ -91,6 +93,8 @@ class FluxModel:
     """Precision of the frozen parts: text encoders, and the transformer under LoRA; the VAE decodes in float32."""
     max_sequence_length: PositiveInt = 512
     """T5 tokens of a prompt, padding included. The network sees the padding: schnell was made with 256."""
+    shift: PositiveFloat | None = None
+    """Sample on evenly spaced times shifted by this; `null` takes the schedule that the pipeline itself would use."""
     offload: Literal["none", "idle"] = "idle"
     """`idle`: text encoders and VAE wait in the computer's memory and are on the accelerator only while they work."""
     long_prompts: Literal["refuse", "truncate"] = "refuse"
@@ -137,6 +141,8 @@ class QwenImageModel:
     """Precision of the frozen parts: text encoder, and the transformer under LoRA; the VAE decodes in float32."""
     max_sequence_length: PositiveInt = 512
     """Tokens of a prompt, 5 of the chat template included; shorter ones are padded and masked."""
+    shift: PositiveFloat | None = None
+    """Sample on evenly spaced times shifted by this; `null` takes the schedule that the pipeline itself would use."""
     offload: Literal["none", "idle"] = "idle"
     """`idle`: text encoders and VAE wait in the computer's memory and are on the accelerator only while they work."""
     long_prompts: Literal["refuse", "truncate"] = "refuse"

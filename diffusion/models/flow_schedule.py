@@ -52,6 +52,15 @@ def scheduler_sigmas(
     return times
 
 
+def shifted_times(num_inference_steps: int, shift: float) -> Float[Tensor, "t"]:
+    """Evenly spaced times 1, (n - 1)/n, ..., 0, shifted towards noise: t becomes shift t / (1 + (shift - 1) t).
+
+    The schedule of DanceGRPO and MixGRPO (shift 3 for FLUX, whatever the size of the picture); float32 on the CPU.
+    """
+    times = torch.linspace(1.0, 0.0, num_inference_steps + 1, dtype=torch.float64)
+    return (shift * times / (1 + (shift - 1) * times)).float()
+
+
 def dynamic_mu(config: Mapping[str, Any], image_tokens: int) -> float:
     """Logarithm of the dynamic shift: linear in the number of picture tokens."""
     low, high = config["base_image_seq_len"], config["max_image_seq_len"]

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusion.models.base import Conditioning
-from diffusion.models.flow_schedule import scheduler_sigmas, uniform_sigmas
+from diffusion.models.flow_schedule import scheduler_sigmas, shifted_times, uniform_sigmas
 from diffusion.models.packing import PATCH, pack, unpack
 from diffusion.models.pipeline import DiffusionPipelineModel
 from diffusion.models.targets import QWEN_IMAGE
@@ -39,18 +39,25 @@ class QwenImage(DiffusionPipelineModel):
         pipeline: the loaded pipeline.
         max_sequence_length: tokens of a prompt, the padding and the end of the chat template included.
         source: where the pipeline came from, for messages.
+        shift: of evenly spaced sampling times; None = the pipeline's own schedule.
     """
 
     pipeline_class = "QwenImagePipeline"
     targets = QWEN_IMAGE
 
-    def __init__(self, pipeline: QwenImagePipeline, max_sequence_length: int = QWEN_TOKENS, source: str = "") -> None:
-        self.max_sequence_length = max_sequence_length
+    def __init__(
+        self,
+        pipeline: QwenImagePipeline,
+        max_sequence_length: int = QWEN_TOKENS,
+        source: str = "",
+        shift: float | None = None,
+    ) -> None:
+        self.max_sequence_length, self.shift = max_sequence_length, shift
         super().__init__(pipeline, source)
 
     @classmethod
     def _around(cls, pipeline: Any, config: QwenImageModel) -> Self:
-        return cls(pipeline, config.max_sequence_length, config.path)
+        return cls(pipeline, config.max_sequence_length, config.path, config.shift)
 
     def lora_targets(self, names: str | Sequence[str]) -> tuple[str, ...]:
         """The layers of a named set, or the given endings themselves.
@@ -67,9 +74,13 @@ class QwenImage(DiffusionPipelineModel):
     def times(self, num_inference_steps: int, resolution: int | None = None) -> Float[Tensor, "t"]:
         """The scheduler's sigmas from evenly spaced ones, 1 .. 1/n, and 0, shifted by the picture's size.
 
+        With a `shift` of one's own: evenly spaced times shifted by it, whatever the size.
+
         Raises:
             ModelError: the schedule does not begin at exactly 1, which the samplers rely on.
         """
+        if self.shift is not None:
+            return shifted_times(num_inference_steps, self.shift)
         _, height, width = self.latent_shape(resolution)
         return scheduler_sigmas(
             self.pipeline.scheduler,

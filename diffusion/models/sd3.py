@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from diffusion.config import Sd3Model
 from diffusion.models.base import Conditioning
-from diffusion.models.flow_schedule import scheduler_sigmas
+from diffusion.models.flow_schedule import scheduler_sigmas, shifted_times
 from diffusion.models.locate import T5_TOKENS, t5_tokens
 from diffusion.models.pipeline import DiffusionPipelineModel
 from diffusion.models.targets import SD3
@@ -29,20 +29,25 @@ class StableDiffusion3(DiffusionPipelineModel):
         max_sequence_length: length of the T5 part of the context. Where there is no T5 the pipeline appends that many
             zero vectors; 0 leaves the part out.
         source: where the pipeline came from, for messages.
+        shift: of evenly spaced sampling times; None = the pipeline's own schedule.
     """
 
     pipeline_class = "StableDiffusion3Pipeline"
     targets = SD3
 
     def __init__(
-        self, pipeline: StableDiffusion3Pipeline, max_sequence_length: int = T5_TOKENS, source: str = ""
+        self,
+        pipeline: StableDiffusion3Pipeline,
+        max_sequence_length: int = T5_TOKENS,
+        source: str = "",
+        shift: float | None = None,
     ) -> None:
-        self.max_sequence_length = max_sequence_length
+        self.max_sequence_length, self.shift = max_sequence_length, shift
         super().__init__(pipeline, source)
 
     @classmethod
     def _around(cls, pipeline: Any, config: Sd3Model) -> Self:
-        return cls(pipeline, t5_tokens(config.path, config.max_sequence_length), config.path)
+        return cls(pipeline, t5_tokens(config.path, config.max_sequence_length), config.path, config.shift)
 
     @classmethod
     def _left_out(cls, config: Sd3Model) -> dict[str, None]:
@@ -51,11 +56,13 @@ class StableDiffusion3(DiffusionPipelineModel):
         return {}
 
     def times(self, num_inference_steps: int, resolution: int | None = None) -> Float[Tensor, "t"]:
-        """The scheduler's own sigmas, from 1 down to 0, as a copy of its float32 numbers.
+        """The scheduler's own sigmas, from 1 down to 0, as a copy of its float32 numbers; or shifted by one's own.
 
         Raises:
             ModelError: the schedule does not begin at exactly 1, which the samplers rely on.
         """
+        if self.shift is not None:
+            return shifted_times(num_inference_steps, self.shift)
         _, height, width = self.latent_shape(resolution)
         tokens = height * width // self.pipeline.patch_size**2
         return scheduler_sigmas(self.pipeline.scheduler, num_inference_steps, tokens, source=self.source)

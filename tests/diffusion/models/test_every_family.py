@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -215,6 +215,19 @@ def test_times_are_decreasing_and_the_schedulers(family, model):
     assert_close(again[:-1] * units, stock.pipeline.scheduler.timesteps.float(), rtol=1e-6, atol=0)
     if not isinstance(model.path, DdpmPath):
         assert again[0] == 1
+
+
+def test_a_shift_of_ones_own(family, tmp_path):
+    """Shift 3 of 1, 3/4, 1/2, 1/4, 0, also through the settings; other families have no such setting."""
+    if "shift" not in {entry.name for entry in fields(family.config)}:
+        with pytest.raises(TypeError, match="shift"):
+            family.settings_of(tmp_path, shift=3.0)
+        return
+    family.pipeline(0).save_pretrained(tmp_path)
+    model = load_model(family.settings_of(tmp_path, shift=3.0), "cpu")
+    expected = torch.tensor([1.0, 0.9, 0.75, 0.5, 0.0])
+    for pixels in (resolution(model), None):
+        assert_close(model.times(4, pixels), expected, rtol=0, atol=1e-7)
 
 
 def test_a_resolution_that_does_not_fit_is_refused_with_the_nearest(model):
