@@ -10,10 +10,12 @@ from pathlib import Path
 from align.engine.command import processes_of
 from align.engine.saving import find_checkpoint
 from align.errors import AlignError
+from preference.audit import draw_answers
 from preference.config import CandidatesConfig, PairsConfig, PreferenceRun
 from preference.data import Texts
+from preference.dpa.assemble import heldout_prompts
 from preference.dpa.config import DpaRun
-from preference.dpa.control import Control, Vector
+from preference.dpa.control import Control, Vector, draw
 from preference.dpa.deploy import outside, parse_direction
 from preference.dpa.method import token_settings
 from preference.generate import LocalAnswers, given_prompts, weights_of, write_candidates
@@ -51,6 +53,25 @@ def answer_along(
             _labelled(asked, control, vector), answers, numbers, seed=config.seed, output=output, processes=processes
         )
     return output
+
+
+def draw_along(config: DpaRun, *, samples: int, prompts: int, output: Path) -> Path:
+    """Answers to held-out prompts, each prompt with a direction as the first round draws them; see
+    `commands.draw_scored`.
+
+    Raises:
+        AlignError: no held-out prompts, or none that the rewards can score.
+    """
+    control = Control.of(config.algorithm, config.reward_names())
+    limited = replace(config.evaluation.generate, limit=prompts)
+    plain = heldout_prompts(replace(config, evaluation=replace(config.evaluation, generate=limited)))
+    if plain is None:
+        raise AlignError("there are no held-out prompts to answer.", "Set `data.heldout`.")
+    vectors = draw(config.algorithm.directions, control, len(plain), config.seed, 1)
+    asked = replace(plain, rows=tuple(control.asked(row, one) for row, one in zip(plain.rows, vectors, strict=True)))
+    run = as_preference_run(config)
+    assert run.candidates is not None  # it was just made
+    return draw_answers(run, run.candidates, config.scoring()[0], plain, asked, samples=samples, output=output)
 
 
 def asked_direction(config: DpaRun, direction: str | None) -> tuple[Control, Vector]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from preference.dpa.steering import SteeringEvaluator
     from preference.models.language_model import LanguageModel
 
-__all__ = ["evaluate", "export", "generate", "score", "train"]
+__all__ = ["draw_scored", "evaluate", "export", "generate", "score", "train"]
 
 OUTPUT = Path("candidates.jsonl")
 """Where answers go unless told otherwise."""
@@ -167,6 +167,23 @@ def generate(
         output=output or OUTPUT,
         direction=direction,
     )
+
+
+def draw_scored(config: DpaRun, *, samples: int, prompts: int, output: Path) -> Path:
+    """Sample answers of the base model along drawn directions and score each twice, for `align audit`.
+
+    Args:
+        config: the settings; `algorithm` says how the answers of a round are sampled.
+        samples: answers to each prompt, all along the prompt's direction.
+        prompts: the first so many of the held-out prompts.
+        output: folder for the rows.
+
+    Returns:
+        The file of rows.
+    """
+    from preference.dpa.answer import draw_along
+
+    return draw_along(config, samples=samples, prompts=prompts, output=output)
 
 
 def score(*arguments: object, **options: object) -> NoReturn:
