@@ -12,7 +12,7 @@ from typing import Any
 from align.config.declarations import declaration_of
 from align.config.errors import Problem
 from align.config.pipeline import PipelineConfig
-from align.config.shaping import AdapterWeights, Lsc, ReferencePrompt
+from align.config.shaping import AdapterWeights, DrawnDirection, Lsc, ReferencePrompt
 from align.config.shaping.relative import compares_samples
 from align.errors import did_you_mean
 
@@ -61,6 +61,8 @@ def needs_of(pipeline: PipelineConfig) -> tuple[Need, ...]:
     ]
     if isinstance(pipeline.weights, AdapterWeights):
         needs.append(Need(key="pipeline.weights", kind="adapter", fields=("prompt_weights",)))
+    if isinstance(pipeline.weights, DrawnDirection):
+        needs.append(Need(key="pipeline.weights", kind="drawn_direction", fields=("drawn_directions",)))
     stages = [("pipeline.base", pipeline.base)]
     stages += [(f"pipeline.shapers.{number}", shaper) for number, shaper in enumerate(pipeline.shapers)]
     for key, options in stages:

@@ -73,7 +73,8 @@ class SignalPipeline:
             inputs: further fields of `AdvantageInputs` that the estimators need (Any: each has its own type). A
                 `RewardTable`, one row per sample, is shaped like the rewards: a baseline in the unit of the scores. A
                 tuple of them, one per column, becomes `[n, columns]`. And `prompt_weights`: reward -> weight of each
-                row's prompt, `[n]`, for `weights: {kind: adapter}`.
+                row's prompt, `[n]`, for `weights: {kind: adapter}`; `drawn_directions`: the same of each row's group,
+                for `weights: {kind: drawn_direction}`.
 
         Returns:
             Scores, advantages (float32, zero where unscored) and scalars for the log of every stage.
@@ -82,8 +83,10 @@ class SignalPipeline:
             ValueError: no rows, every weight 0, a reward that the settings name and the table lacks, an input that an
                 estimator needs.
         """
-        prompt_ids, inferred = inputs.get("prompt_ids"), inputs.pop("prompt_weights", None)
-        columns = columns_of(table, group_ids, prompt_ids=prompt_ids, update=update, prompt_weights=inferred)
+        prompt_ids = inputs.get("prompt_ids")
+        brought = [inputs.pop(name, None) for name in ("prompt_weights", "drawn_directions")]
+        weights = next((one for one in brought if one is not None), None)
+        columns = columns_of(table, group_ids, prompt_ids=prompt_ids, update=update, prompt_weights=weights)
         shaped = self.shaping(columns)
         scores = shaped.scores.to(table.values.dtype)
 

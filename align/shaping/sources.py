@@ -16,6 +16,7 @@ from align.config.shaping import (
     AdapterWeights,
     ConstraintWeights,
     DirectionWeights,
+    DrawnDirection,
     FixedWeights,
     PromptWeights,
     ScheduledWeights,
@@ -198,19 +199,50 @@ class Inferred(Fixed):
                 differ within a prompt.
         """
         trained = columns.given != 0
-        names = [name for name, kept in zip(columns.names, trained.tolist(), strict=True) if kept]
-        inferred = columns.prompt_weights
-        if inferred is None or set(inferred) != set(names):
-            found = "none" if inferred is None else ", ".join(inferred)
-            raise ValueError(
-                f"`pipeline.weights` expects inferred weights of {', '.join(names)} for each row (`prompt_weights`), "
-                f"found {found}."
-            )
-        learned = torch.stack([inferred[name].detach().double() for name in names], dim=1)
+        learned = _given_weights(columns, "inferred weights", "prompt_weights")
         found = torch.zeros_like(columns.raw)
         found[:, trained] = anchored(learned, columns.given[trained], self.config.anchor)
         check_prompt_weights(found, columns.ids)
         return found
+
+
+class Drawn(Fixed):
+    """The direction that was drawn for each row's group. Nothing to keep: it follows from the group."""
+
+    changes = True
+
+    def __init__(self, config: DrawnDirection) -> None:
+        super().__init__(FixedWeights())
+        self.config = config
+
+    def weights(self, columns: Columns) -> Float[Tensor, "n k"]:
+        """A unit vector for each row; the same for all rows of a group.
+
+        Raises:
+            ValueError: nobody has drawn any, they are of other rewards than those that have a weight, or they differ
+                within a group.
+        """
+        drawn = _given_weights(columns, "a drawn direction", "drawn_directions")
+        found = torch.zeros_like(columns.raw)
+        found[:, columns.given != 0] = unit(drawn)
+        check_prompt_weights(found, columns.ids)
+        return found
+
+
+def _given_weights(columns: Columns, what: str, field: str) -> Float[Tensor, "n k"]:
+    """What came with the rows for each reward that has a weight, float64, without gradient.
+
+    Raises:
+        ValueError: it is not there, or of other rewards.
+    """
+    names = [name for name, own in zip(columns.names, columns.given.tolist(), strict=True) if own != 0]
+    given = columns.prompt_weights
+    if given is None or set(given) != set(names):
+        found = "none" if given is None else ", ".join(given)
+        raise ValueError(
+            f"`pipeline.weights` expects {what} of {', '.join(names)} for each row (`{field}`), found {found}."
+        )
+    return torch.stack([given[name].detach().double() for name in names], dim=1)
 
 
 def _refuse_doubles(names: Iterable[str]) -> None:
@@ -227,4 +259,5 @@ SOURCES: dict[type, Callable[[Any], Fixed]] = {  # Any: each source has its own 
     ConstraintWeights: Constrained,
     PromptWeights: PerPrompt,
     AdapterWeights: Inferred,
+    DrawnDirection: Drawn,
 }

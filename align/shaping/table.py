@@ -25,7 +25,8 @@ class Columns:
         ids: group of each row.
         prompts: number of each row's prompt that is the same in every step.
         update: whether running statistics may take these rows in (false in evaluation).
-        prompt_weights: reward -> weight of each row's prompt, where something infers weights from prompts.
+        prompt_weights: reward -> weight of each row's prompt or group, where something infers weights from prompts or
+            draws them for groups.
     """
 
     names: tuple[str, ...]

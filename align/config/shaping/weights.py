@@ -128,7 +128,22 @@ class AdapterWeights:
     """Share of your own weights (`rewards.N.weight`, divided by their sum) that is mixed in; 1 = yours alone."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DrawnDirection:
+    """The direction that the run has drawn for each group, a unit vector (section `directions`). Objectives are the
+    rewards whose weight is not 0, however large it is. DPA, arXiv:2402.18571."""
+
+    kind: Literal["drawn_direction"] = "drawn_direction"
+    """Selects this source of weights."""
+
+
 Weights = Annotated[
-    FixedWeights | ScheduledWeights | DirectionWeights | ConstraintWeights | PromptWeights | AdapterWeights,
+    FixedWeights
+    | ScheduledWeights
+    | DirectionWeights
+    | ConstraintWeights
+    | PromptWeights
+    | AdapterWeights
+    | DrawnDirection,
     Field(discriminator="kind"),
 ]
