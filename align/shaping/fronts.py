@@ -37,8 +37,15 @@ def additive_epsilon(points: Points, reference_front: Points) -> float:
     References:
         Zitzler et al., "Performance Assessment of Multiobjective Optimizers", IEEE TEVC 7 (2003).
     """
-    short = (as_table(reference_front).unsqueeze(1) - as_table(points).unsqueeze(0)).amax(dim=2)
-    return float(short.amin(dim=1).max())
+    return float(additive_epsilons(as_table(points), as_table(reference_front)))
+
+
+def additive_epsilons(
+    points: Float[Tensor, "... n k"], reference_front: Float[Tensor, "... m k"]
+) -> Float[Tensor, "..."]:
+    """`additive_epsilon` of many fronts at once."""
+    short = (reference_front.unsqueeze(-2) - points.unsqueeze(-3)).amax(dim=-1)
+    return short.amin(dim=-1).amax(dim=-1)
 
 
 def expected_utility(points: Points, weights: Float[Tensor, "p k"] | None = None, *, divisions: int = 10) -> float:

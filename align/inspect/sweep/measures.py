@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from align.inspect.sweep.between import epsilons
+from align.inspect.sweep.control import asked_table, control
 from align.inspect.sweep.frame import Frame
 from align.inspect.sweep.systems import Sweep, System
 from align.shaping.attainment import attainment
@@ -59,6 +61,8 @@ class SystemResult:
         front_points: points that no other point of the system dominates, mean over seeds.
         igd_plus: distance of the union front to the system's points; 0 = it has all of it.
         worst_change: change of the worst objective against the base, at the point where that is best; None without one.
+        control: of each objective, rank correlation of what the points are asked for and what they reach; None where
+            all are asked alike; nothing where points carry no directions.
         attainment: rows of `SHARES`, in the units of the second objective; None unless there are two objectives.
     """
 
@@ -70,6 +74,7 @@ class SystemResult:
     expected_utility: Interval
     igd_plus: Interval
     worst_change: Interval | None
+    control: Sequence[Interval | None]
     attainment: Float[Tensor, "q g"] | None
 
 
@@ -79,6 +84,7 @@ class Results:
 
     Attributes:
         differences: (first, second) -> hypervolume of the first minus that of the second.
+        epsilons: (first, second) -> what must be added to the first in every objective, so that it covers the second.
         base: mean of each objective before training.
         grid: first objective of the attainment, in its unit.
         resamples: behind each interval.
@@ -87,6 +93,7 @@ class Results:
     points: Sequence[PointResult]
     systems: Sequence[SystemResult]
     differences: Mapping[tuple[str, str], Interval]
+    epsilons: Mapping[tuple[str, str], Interval]
     base: Sequence[Interval] | None
     grid: Sequence[float]
     resamples: int
@@ -120,6 +127,8 @@ def measure(sweep: Sweep, frame: Frame, *, resamples: int = 1000, seed: int = 0)
         intervals = {name: _interval(values, rows) for name, values in found.items()}
         fronts = means[torch.arange(len(means)).unsqueeze(1), torch.tensor(one.places)[seeds[:, 0]]]
         surface = attainment(fronts[1:], grid, SHARES) if scores.shape[2] == 2 else None
+        asked = asked_table(sweep, one)
+        followed = [] if asked is None else control(asked, one, means, seeds)
         counts = [int(non_dominated(means[0, places]).sum()) for places in map(list, one.places)]
         systems.append(
             SystemResult(
@@ -131,6 +140,7 @@ def measure(sweep: Sweep, frame: Frame, *, resamples: int = 1000, seed: int = 0)
                 expected_utility=intervals["expected_utility"],
                 igd_plus=intervals["igd_plus"],
                 worst_change=intervals.get("worst_change"),
+                control=[None if values is None else _interval(values, rows) for values in followed],
                 attainment=None if surface is None else surface * frame.size[1] + frame.low[1],
             )
         )
@@ -143,6 +153,7 @@ def measure(sweep: Sweep, frame: Frame, *, resamples: int = 1000, seed: int = 0)
             )
             for a, b in combinations(range(len(systems)), 2)
         },
+        epsilons={pair: _interval(values, rows) for pair, values in epsilons(sweep.systems, means, chosen).items()},
         base=None if base is None else _raw_intervals(base, frame, rows),
         grid=(grid * frame.size[0] + frame.low[0]).tolist(),
         resamples=resamples,

@@ -56,6 +56,13 @@ def _says(found: Found) -> Iterator[str]:
             yield "No difference of hypervolume is outside its interval: none is a result."
     else:
         yield f"`{best.name}` has the hypervolume {_interval(best.hypervolume)}."
+    for one in results.systems:
+        for name, value in zip(found.names, one.control, strict=False):
+            if value is not None and value.low <= 0:
+                yield (
+                    f"`{one.name}` is not shown to follow its direction in {name}: the rank correlation of asked and "
+                    f"reached is {_interval(value, signed=True)}."
+                )
     dominated = [one for one in results.points if not one.on_front]
     if dominated:
         verb = "is" if len(dominated) == 1 else "are"
@@ -152,6 +159,8 @@ def _tables(found: Found) -> Iterator[Table]:
                 for (first, second), one in results.differences.items()
             ],
         )
+    yield from _between(found)
+    yield from _control(found)
     rows = [
         (
             one.system,
@@ -170,6 +179,48 @@ def _tables(found: Found) -> Iterator[Table]:
         "the objective that fares worst against the model before training, in the box's units.",
         columns=("system", "point", "front", *found.names, "worst"),
         rows=rows,
+    )
+
+
+def _between(found: Found) -> Iterator[Table]:
+    systems = [one.name for one in found.results.systems]
+    if len(systems) < 2:
+        return
+    yield Table(
+        title="Additive epsilon",
+        note="What must be added to the system in every objective (in the box), so that it reaches all that the other "
+        "reaches; 0 or less: it does already. Above 0 both ways: each has something that the other lacks.",
+        columns=("system", *(f"to cover {name}" for name in systems)),
+        rows=[
+            (
+                first,
+                *(
+                    words.DASH if first == second else _interval(found.results.epsilons[first, second], signed=True)
+                    for second in systems
+                ),
+            )
+            for first in systems
+        ],
+    )
+
+
+def _control(found: Found) -> Iterator[Table]:
+    steered = [one for one in found.results.systems if one.control]
+    if not steered:
+        return
+    yield Table(
+        title="Control",
+        note="Rank correlation, over the directions of a system, of what is asked of an objective and what is "
+        "reached: 1 = more is got wherever more is asked, 0 = no matter what is asked.",
+        columns=("system", "directions", *found.names),
+        rows=[
+            (
+                one.name,
+                str(one.points),
+                *(words.DASH if value is None else _interval(value, signed=True) for value in one.control),
+            )
+            for one in steered
+        ],
     )
 
 

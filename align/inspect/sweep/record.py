@@ -69,6 +69,10 @@ def record(found: Found) -> Mapping[str, Any]:
                 "expected_utility": one.expected_utility._asdict(),
                 "igd_plus": one.igd_plus._asdict(),
                 "worst_change": None if one.worst_change is None else one.worst_change._asdict(),
+                "control": {
+                    name: None if value is None else value._asdict()
+                    for name, value in zip(found.names, one.control, strict=False)
+                },
                 "attainment": None
                 if one.attainment is None
                 else {str(share): row for share, row in zip(SHARES, one.attainment.tolist(), strict=True)},
@@ -78,6 +82,9 @@ def record(found: Found) -> Mapping[str, Any]:
         "attainment_at": results.grid if len(found.names) == 2 else None,
         "differences": [
             {"first": first, "second": second, **one._asdict()} for (first, second), one in results.differences.items()
+        ],
+        "epsilons": [
+            {"of": first, "to_cover": second, **one._asdict()} for (first, second), one in results.epsilons.items()
         ],
         "points": [
             {
@@ -117,6 +124,11 @@ def _rows(found: Found) -> Iterator[tuple[str, str, str, str, Interval]]:
             value = getattr(one, quantity)
             if value is not None:
                 yield "system", one.name, "", quantity, value
+        for name, control in zip(found.names, one.control, strict=False):
+            if control is not None:
+                yield "system", one.name, "", f"control/{name}", control
+    for (first, second), value in found.results.epsilons.items():
+        yield "epsilon", f"{first} to cover {second}", "", "additive_epsilon", value
     for (first, second), value in found.results.differences.items():
         yield "difference", f"{first} - {second}", "", "hypervolume", value
     for one in found.results.points:

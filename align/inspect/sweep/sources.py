@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from align.errors import AlignError, did_you_mean
+from align.inspect.sweep.asked import asked_of
 from align.inspect.sweep.origin import functions, named, notes, sampling
 from align.report.read import read_run
 from align.report.records import Evaluation, EvaluationRow
@@ -65,6 +66,7 @@ class Point:
         rows: one per prompt and seed of the sampling.
         values: of the objectives, higher is better; NaN where unscored.
         pictures: place of a row -> its picture, where one was kept.
+        asked: reward -> how much of it the condition asks for; empty where the condition is no direction.
     """
 
     system: str
@@ -75,6 +77,7 @@ class Point:
     rows: Sequence[EvaluationRow]
     values: Float[Tensor, "n k"]
     pictures: Mapping[int, Path]
+    asked: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,15 +153,17 @@ def read_source(source: Source, objectives: Sequence[Objective], step: int | Non
         seed=seed if source.seed is None else source.seed,
     )
     return Read(
-        points=_points(source, chosen, objectives),
-        base=() if base is None else _points(source, base, objectives),
+        points=_points(source, chosen, objectives, run.config),
+        base=() if base is None else _points(source, base, objectives, run.config),
         sampling=sampling(run.config),
         functions=functions(run.config, [one.reward for one in objectives]),
         notes=notes(run, chosen, asked=step is not None),
     )
 
 
-def _points(source: Source, evaluation: Evaluation, objectives: Sequence[Objective]) -> list[Point]:
+def _points(
+    source: Source, evaluation: Evaluation, objectives: Sequence[Objective], config: Mapping[str, Any]
+) -> list[Point]:
     """One point, or one for each condition that all prompts are asked under."""
     where = f"{source.run}, step {evaluation.step}"
     conditions = _conditions(evaluation.rows, _measured(evaluation.rows, objectives, where), where)
@@ -177,6 +182,7 @@ def _points(source: Source, evaluation: Evaluation, objectives: Sequence[Objecti
                 rows=rows,
                 values=torch.tensor(values, dtype=torch.float64),
                 pictures={new: pictures[old] for new, old in enumerate(part) if old in pictures},
+                asked=asked_of(condition, config),
             )
         )
     return found
