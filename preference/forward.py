@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from preference.layout import LAYOUTS, Group, Layout, Support, costs, layout_support, model_inputs
+from preference.layout import LAYOUTS, Group, Layout, Support, costs, layout_support, states_read
 from preference.logprobs import Head, score_tokens
 from preference.logprobs.split import parts_of, split_model
 from preference.scores import SequenceScores
@@ -72,6 +72,9 @@ def _reason(kind: str, wanted: str, shares: dict[str, float], support: Support) 
     work = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
     why = "as asked for" if wanted == kind else "the cheapest"
     text = f"{kind} rows, {why}; work in terms of padded rows: {work}"
+    if support.last_layer is not None:
+        names = ", ".join(name.removeprefix(f"{support.last_layer.name}.") for name in support.last_layer.parts)
+        text += f". Of the last layer, {names} compute only what the loss reads"
     left_out = {reason for name, reason in support.reasons.items() if wanted in ("auto", name)}
     return text + "".join(f". Packed and shared rows are left out: {reason}" for reason in sorted(left_out))
 
@@ -136,7 +139,7 @@ def _pass(
 ) -> tuple[Tensor, ...]:
     """Plain tensors come out: FSDP2 and autocast look for them there."""
     split = parts_of(network)
-    hidden = layout.predicting(split.hidden_states(model_inputs(layout, support)))
+    hidden = states_read(split.trunk, layout, support)
     return reader(hidden, split.head, *per_token, memory=memory, **options)
 
 

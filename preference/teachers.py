@@ -19,7 +19,7 @@ from torch import nn
 from preference.config.models import CausalLm
 from preference.config.teacher import TeacherConfig, TwoTeachersConfig
 from preference.forward import LayoutPlan, plan_layout
-from preference.layout import LAYOUTS, Group, Layout, model_inputs
+from preference.layout import LAYOUTS, Group, Layout, states_read
 from preference.logprobs.split import parts_of
 from preference.models.language_model import LanguageModel
 from preference.models.load import load, load_tokenizer
@@ -84,7 +84,7 @@ class Teachers:
 
     def _states(self, network: nn.Module, layout: Layout, plan: LayoutPlan) -> States:
         split = parts_of(network, float32_product=True)
-        hidden = layout.predicting(split.hidden_states(model_inputs(layout, plan.support)))
+        hidden = states_read(split.trunk, layout, plan.support)
         return States(hidden=hidden, head=split.head, vocabulary=self.vocabulary)
 
     def _as_reference(self) -> AbstractContextManager[Any]:

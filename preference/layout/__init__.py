@@ -4,19 +4,21 @@ Example:
     >>> split = split_model(model)  # preference.logprobs.split
     >>> support = layout_support(split.trunk, longest=1024)
     >>> layout = choose_layout(groups, support, hidden_size=model.config.hidden_size)
-    >>> hidden = split.hidden_states(model_inputs(layout, support))
-    >>> log_probs = score_tokens(layout.predicting(hidden), split.head, layout.labels).log_probs
+    >>> hidden = states_read(split.trunk, layout, support)
+    >>> log_probs = score_tokens(hidden, split.head, layout.labels).log_probs
     >>> chosen, rejected = pool_flat(log_probs, layout.sequence_ids, layout.sequences).view(-1, 2).unbind(1)
 """
 
 from preference.layout.choose import choose_layout, cost, costs
+from preference.layout.last_layer import LastLayer
 from preference.layout.masks import additive, block_mask, visible
 from preference.layout.rows import LAYOUTS, Group, Layout, packed, padded, shared
-from preference.layout.support import Support, layout_support, model_inputs
+from preference.layout.support import Support, layout_support, model_inputs, states_read
 
 __all__ = [
     "LAYOUTS",
     "Group",
+    "LastLayer",
     "Layout",
     "Support",
     "additive",
@@ -29,5 +31,6 @@ __all__ = [
     "packed",
     "padded",
     "shared",
+    "states_read",
     "visible",
 ]

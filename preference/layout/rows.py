@@ -53,6 +53,7 @@ class Layout:
         units: number of the unit that a place belongs to: tokens of different units never see each other. -1 = padding.
         branches: response number within the unit, -1 for what all of its responses see.
         predictors: flat place (row * t + column) of the hidden state that predicts each scored token.
+        read: these places, each once, ascending.
         labels: the scored tokens.
         sequence_ids: sequence of each scored token, 0 .. sequences - 1, ascending.
         token_ids: index of each scored token in its response.
@@ -66,6 +67,7 @@ class Layout:
     units: Int[Tensor, "b t"]
     branches: Int[Tensor, "b t"]
     predictors: Int[Tensor, "m"]
+    read: Int[Tensor, "r"]
     labels: Int[Tensor, "m"]
     sequence_ids: Int[Tensor, "m"]
     token_ids: Int[Tensor, "m"]
@@ -210,6 +212,7 @@ def _lay(kind: str, groups: Sequence[Group], plan: list[list[_Unit]], pad_id: in
             scored.update(_place(row, number, unit, unit_number))
     width = max(row.length for row in rows)
     order = [scored[sequence] for sequence in sorted(scored)]
+    predictors = torch.cat([part.row * width + part.columns for part in order])
     counts = torch.tensor([len(part.labels) for part in order])
     return Layout(
         kind=kind,
@@ -217,7 +220,8 @@ def _lay(kind: str, groups: Sequence[Group], plan: list[list[_Unit]], pad_id: in
         position_ids=_stack([row.positions for row in rows], width, 0),
         units=_stack([row.units for row in rows], width, NOTHING),
         branches=_stack([row.branches for row in rows], width, PROMPT),
-        predictors=torch.cat([part.row * width + part.columns for part in order]),
+        predictors=predictors,
+        read=predictors.unique(),
         labels=torch.cat([part.labels for part in order]),
         sequence_ids=torch.arange(len(order)).repeat_interleave(counts),
         token_ids=torch.cat([part.token_ids for part in order]),

@@ -13,10 +13,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from preference.layout.last_layer import LastLayer, find_last_layer, narrowed
 from preference.layout.masks import additive, block_mask, visible
 from preference.layout.rows import Group, Layout, padded, shared
+from preference.logprobs.split import in_evaluation
 
 Mask = Callable[[Layout, int | None, torch.dtype], Any]  # Any: tensor or BlockMask
 
@@ -45,6 +48,7 @@ class Support:
         windows: kind of layer -> its sliding window, None = no limit (or none that the data reaches).
         by_layer: whether the model takes one mask per kind of layer, in a dict.
         dtype: of additive masks.
+        last_layer: what of it needs no other places than those that are read; None = nothing is known of it.
     """
 
     layouts: tuple[str, ...]
@@ -53,6 +57,7 @@ class Support:
     windows: Mapping[str, int | None] = field(default_factory=lambda: {"full_attention": None})
     by_layer: bool = False
     dtype: torch.dtype = torch.float32
+    last_layer: LastLayer | None = None
 
 
 def model_inputs(layout: Layout, support: Support) -> dict[str, Any]:
@@ -68,6 +73,13 @@ def model_inputs(layout: Layout, support: Support) -> dict[str, Any]:
     masks = {kind: make(layout, window, support.dtype) for kind, window in support.windows.items()}
     mask = masks if support.by_layer else next(iter(masks.values()))
     return {**inputs, "position_ids": layout.position_ids, "attention_mask": mask}
+
+
+def states_read(trunk: nn.Module, layout: Layout, support: Support) -> Float[Tensor, "m d"]:
+    """A pass of the trunk: the hidden states that predict the scored tokens, in the order of `labels`."""
+    places = layout.input_ids.numel()
+    with narrowed(trunk, support.last_layer, layout.read, places=places):
+        return layout.predicting(_states(trunk, model_inputs(layout, support)))
 
 
 def layout_support(trunk: nn.Module, *, longest: int | None = None) -> Support:
@@ -97,9 +109,22 @@ def layout_support(trunk: nn.Module, *, longest: int | None = None) -> Support:
         reason = f"attention implementation {implementation!r} takes no mask of our own; use sdpa"
     if reason is None:
         reason = _probe(trunk, support, int(getattr(config, "vocab_size", 0) or 8))
+    support = replace(support, last_layer=_last_layer(trunk, int(getattr(config, "vocab_size", 0) or 8)))
     if reason is None:
         return support
     return replace(support, layouts=("padded",), reasons=dict.fromkeys(("packed", "shared"), reason))
+
+
+@torch.no_grad()
+def _last_layer(trunk: nn.Module, vocabulary: int) -> LastLayer | None:
+    """By a probe of two rows of which the answers are read."""
+    row = padded([_probe_group(Support(layouts=()), vocabulary)]).to(next(trunk.parameters()).device)
+    inputs = {"input_ids": row.input_ids, "use_cache": False}
+    try:
+        with in_evaluation(trunk):
+            return find_last_layer(trunk, lambda: _states(trunk, inputs), row.read)
+    except Exception:  # whatever a model raises at parts of rows: then it computes all of them
+        return None
 
 
 def _windows(config: Any, longest: int | None) -> tuple[dict[str, int | None], str | None]:
@@ -124,18 +149,15 @@ def _probe(trunk: nn.Module, support: Support, vocabulary: int) -> str | None:
     row, alone = shared([group]).to(device), padded([group]).to(device)
     running = torch.arange(row.input_ids.shape[1], device=device)[None]
     inputs = model_inputs(row, support)
-    training = trunk.training
-    trunk.eval()
     try:
-        expected = torch.cat([_alone(trunk, alone, sequence) for sequence in range(2)])
-        ours = row.predicting(_states(trunk, inputs))
-        other_positions = row.predicting(_states(trunk, {**inputs, "position_ids": running}))
-        no_mask = row.predicting(_states(trunk, {**inputs, "attention_mask": None}))
+        with in_evaluation(trunk):
+            expected = torch.cat([_alone(trunk, alone, sequence) for sequence in range(2)])
+            ours = row.predicting(_states(trunk, inputs))
+            other_positions = row.predicting(_states(trunk, {**inputs, "position_ids": running}))
+            no_mask = row.predicting(_states(trunk, {**inputs, "attention_mask": None}))
     except Exception as error:  # whatever a model raises at inputs that it does not know
         first_line = (str(error).splitlines() or [""])[0]
         return f"its forward does not accept the mask or the positions ({type(error).__name__}: {first_line})"
-    finally:
-        trunk.train(training)
     return _verdict(ours, expected, other_positions, no_mask)
 
 

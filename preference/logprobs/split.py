@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,19 +104,27 @@ def _head_of(output: nn.Module, scale: float, softcap: float | None, float32_pro
     return ModuleHead(module=output, scale=scale, softcap=softcap)
 
 
+@contextmanager
+def in_evaluation(model: nn.Module) -> Iterator[None]:
+    """Without dropout inside; every module has its own mode back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
 @torch.no_grad()
 def _check(model: nn.Module, split: SplitModel) -> None:
     embedding = next(iter(split.trunk.parameters()))
     vocabulary = split.head.weight.shape[0] if isinstance(split.head, LinearHead) else 8
     ids = (torch.arange(4, device=embedding.device) * 7 + 1) % min(vocabulary, 1000)
-    training = model.training
-    model.eval()
-    try:
+    with in_evaluation(model):
         whole = model(input_ids=ids[None], use_cache=False).logits[0]
         hidden = split.hidden_states({"input_ids": ids[None], "use_cache": False})[0]
         ours = split.head.logits(hidden)
-    finally:
-        model.train(training)
     same = ours.shape == whole.shape
     gap = float((ours - whole).abs().max() / whole.abs().max().clamp(min=1e-6)) if same else float("inf")
     if not gap <= _TOLERANCE.get(whole.dtype, 5e-2):
