@@ -15,13 +15,15 @@ from align.config.pipeline import PipelineConfig
 from align.config.shaping import (
     AdapterWeights,
     Clip,
-    Directional,
+    ConstraintWeights,
     DirectionWeights,
     FixedWeights,
     Gate,
     Lexicographic,
+    ScheduledWeights,
     WeightedSum,
 )
+from align.config.shaping.combine import takes_negative
 from align.config.shared import RewardConfig
 from align.errors import AlignError, did_you_mean
 
@@ -79,28 +81,36 @@ def _named(section: Any, key: str) -> Iterator[tuple[str, str]]:
 def _check_signs(rewards: Sequence[RewardConfig], pipeline: PipelineConfig) -> Iterator[Problem]:
     """Negative weights are for directions, or for who says so."""
     combine = pipeline.combine
-    if isinstance(combine, Directional) or (isinstance(combine, WeightedSum) and combine.allow_negative):
+    if takes_negative(combine):
         return
-    way_out = (
-        "For a cost, turn the reward round: `pipeline.transforms: [{kind: affine, scale: -1, rewards: [...]}]`. Or set "
-        "`pipeline.combine.allow_negative: true`, or `pipeline.combine.kind: directional`."
-    )
-    if isinstance(pipeline.weights, DirectionWeights):
-        for number, component in enumerate(pipeline.weights.components):
-            if component.value < 0:
-                key = f"pipeline.weights.components.{number}.value"
-                message = (
-                    f"`{key}` is negative ({component.value:g}), but `combine: {combine.kind}` takes no such weight."
-                )
-                yield Problem(keys=(key, "pipeline.combine"), message=message, way_out=way_out)
-    elif isinstance(pipeline.weights, FixedWeights) and not isinstance(combine, Lexicographic):
-        for number, reward in enumerate(rewards):
-            if reward.weight < 0:
-                key = f"rewards.{number}.weight"
-                message = (
-                    f"`{key}` is negative ({reward.weight:g}), but `combine: {combine.kind}` takes no such weight."
-                )
-                yield Problem(keys=(key, "pipeline.combine"), message=message, way_out=way_out)
+    way_out = "For a cost, turn the reward round: `pipeline.transforms: [{kind: affine, scale: -1, rewards: [...]}]`."
+    if isinstance(combine, WeightedSum):
+        way_out += " Or set `pipeline.combine.allow_negative: true`, or `pipeline.combine.kind: directional`."
+    for key, value in _signed(rewards, pipeline):
+        if value < 0:
+            message = f"`{key}` is negative ({value:g}), but `combine: {combine.kind}` takes no such weight."
+            yield Problem(keys=(key, "pipeline.combine"), message=message, way_out=way_out)
+
+
+def _signed(rewards: Sequence[RewardConfig], pipeline: PipelineConfig) -> Iterator[tuple[str, float]]:
+    """The settings that are weights as they stand: not those that a ramp or a constraint replaces, and no metrics of
+    a direction or an order."""
+    weights = pipeline.weights
+    if isinstance(weights, DirectionWeights):
+        for number, component in enumerate(weights.components):
+            yield f"pipeline.weights.components.{number}.value", component.value
+    if isinstance(pipeline.combine, Lexicographic):
+        return
+    replaced: set[str] = set()
+    if isinstance(weights, ScheduledWeights):
+        replaced = {ramp.reward for ramp in weights.ramps}
+    elif isinstance(weights, ConstraintWeights):
+        replaced = {constraint.reward for constraint in weights.constraints}
+    elif not isinstance(weights, FixedWeights):
+        return
+    for number, reward in enumerate(rewards):
+        if reward_name(reward) not in replaced:
+            yield f"rewards.{number}.weight", reward.weight
 
 
 def _check_adapter(rewards: Sequence[RewardConfig], pipeline: PipelineConfig) -> Iterator[Problem]:

@@ -79,6 +79,14 @@ def _check_prompts(config: DpaRun) -> Iterator[Problem]:
 
 def _check_objectives(config: DpaRun) -> Iterator[Problem]:
     rewards = config.reward_names()
+    for number, reward in enumerate(config.rewards):
+        if reward.weight != 1:
+            yield Problem(
+                keys=(f"rewards.{number}.weight",),
+                message=f"`rewards.{number}.weight` is {reward.weight:g}, but DPA reads no weights: directions weigh.",
+                way_out="Leave it out. For less of a reward, give its component a minus, or make an objective of it: "
+                "`algorithm.objectives: {brevity: {length: -1.0}, ...}`; rewards outside `objectives` are metrics.",
+            )
     for name, mix in (config.algorithm.objectives or {}).items():
         unknown = [reward for reward in mix if reward not in rewards]
         if unknown or not any(mix.values()):

@@ -123,3 +123,8 @@ Combine = Annotated[
     WeightedSum | Directional | SoftMin | Chebyshev | Nash | PowerMean | Gated | Lexicographic,
     Field(discriminator="kind"),
 ]
+
+
+def takes_negative(combine: Combine) -> bool:
+    """Whether a weight may be negative: a component of a direction, and a cost in a sum that says so."""
+    return isinstance(combine, Directional) or (isinstance(combine, WeightedSum) and combine.allow_negative)

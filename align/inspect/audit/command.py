@@ -12,7 +12,8 @@ from torch import Tensor
 
 from align.config.checks import reward_name
 from align.config.pipeline import PipelineConfig
-from align.config.shaping import FixedWeights
+from align.config.shaping import FixedWeights, Lexicographic
+from align.config.shaping.combine import takes_negative
 from align.errors import AlignError, did_you_mean
 from align.inspect.audit.findings import Audit, audit
 from align.inspect.audit.prompt_weights import weighed
@@ -36,10 +37,11 @@ def audit_rows(rows: ScoredRows, weights: Mapping[str, float] | None = None, con
             every reward 1 in a plain sum.
 
     Raises:
-        AlignError: a weight of a reward that is not there, or no weight at all.
+        AlignError: a weight of a reward that is not there, no weight at all, or a negative one that is not allowed.
     """
     rewards, pipeline = scoring_of(config)
     given = _weights(rows, weights, rewards)
+    _check_signs(rows.names, given, pipeline)
     weighing, by_row = weighed(rows, given, pipeline)
     shown = given if by_row is None else by_row.mean(dim=0)
     return audit(rows, shown, _shares(rows, given, pipeline, by_row), weighing)
@@ -66,6 +68,20 @@ def _weights(
     if not any(found.values()):
         raise AlignError("every weight is 0, so there is no score.", "Give a reward a weight with `--weights name=1`.")
     return torch.tensor([found[name] for name in rows.names], dtype=torch.float64)
+
+
+def _check_signs(names: Sequence[str], weights: Float[Tensor, "k"], pipeline: PipelineConfig) -> None:
+    """Refuse a cost as it is where the combination takes none."""
+    if takes_negative(pipeline.combine) or isinstance(pipeline.combine, Lexicographic):
+        return
+    for name, weight in zip(names, weights.tolist(), strict=True):
+        if weight < 0:
+            raise AlignError(
+                f"the weight of `{name}` is negative ({weight:g}), but `combine: {pipeline.combine.kind}` takes no "
+                "such weight.",
+                "Give a config that allows it (`combine: {kind: weighted_sum, allow_negative: true}`), or a reward "
+                "that is turned round.",
+            )
 
 
 def default_weights(names: Sequence[str], rewards: Sequence[RewardConfig]) -> dict[str, float]:

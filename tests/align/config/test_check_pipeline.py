@@ -7,15 +7,24 @@ from align.config.errors import ConfigError
 from align.config.load import load_config, save_config
 from align.config.pipeline import PipelineConfig
 from align.config.shaping import (
+    Chebyshev,
     Clip,
     Component,
+    Constraint,
+    ConstraintWeights,
     Directional,
     DirectionWeights,
     Gate,
+    Gated,
     Lexicographic,
     Lsc,
+    Nash,
+    PowerMean,
+    Ramp,
     Rank,
     ReferenceColumn,
+    ScheduledWeights,
+    SoftMin,
     WeightedSum,
     ZScore,
 )
@@ -73,6 +82,30 @@ def test_negative_weights():
     (text,) = texts(PipelineConfig(weights=down))
     assert "`pipeline.weights.components.0.value` is negative (-0.6)" in text
     assert texts(PipelineConfig(weights=down, combine=Directional())) == []
+
+
+@pytest.mark.parametrize(
+    "combine", [WeightedSum(), SoftMin(), Chebyshev(), Nash(), PowerMean(), Gated(gate="ocr", at_least=0.5)]
+)
+def test_no_combination_but_two_takes_a_cost_as_it_is(combine):
+    """Only a sum can be told to; the others say what to do instead."""
+    (text,) = texts(PipelineConfig(combine=combine), OCR, RewardConfig(function="m:size", weight=-1.0))
+    assert f"`combine: {combine.kind}` takes no such weight" in text
+    assert "scale: -1" in text
+    assert ("allow_negative" in text) == isinstance(combine, WeightedSum)
+
+
+def test_negative_weights_beside_a_schedule_or_a_constraint():
+    """The weight that the ramp or the price replaces is not used, so its sign says nothing."""
+    cost = RewardConfig(function="m:size", weight=-1.0)
+    ramps = {
+        name: ScheduledWeights(ramps=(Ramp(reward=name, start=0.0, end=1.0, steps=3),)) for name in ("ocr", "size")
+    }
+    prices = {name: ConstraintWeights(constraints=(Constraint(reward=name, at_least=0.5),)) for name in ("ocr", "size")}
+    for source in (ramps, prices):
+        (text,) = texts(PipelineConfig(weights=source["ocr"]), OCR, cost)
+        assert "`rewards.1.weight` is negative (-1)" in text
+        assert texts(PipelineConfig(weights=source["size"]), OCR, cost) == []
 
 
 def test_incomplete_entries():

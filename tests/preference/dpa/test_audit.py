@@ -1,6 +1,7 @@
 """Answers along drawn directions for an audit, and the score that a run of DPA makes of rewards."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from accelerate.state import AcceleratorState
@@ -13,6 +14,7 @@ from align.inspect.audit.command import audit_rows
 from align.inspect.audit.rows import read_rows
 from preference.config import CausalLm
 from preference.dpa import commands
+from preference.dpa.checks import contradictions
 from preference.dpa.config import DpaConfig, DpaRun, PromptsConfig, SteeringConfig
 
 from ..tokenizers import model_folder
@@ -47,6 +49,13 @@ def test_the_score_is_along_the_middle_of_the_shown_directions():
     rewards, pipeline = mixed.scoring()
     assert [one.weight for one in rewards] == [-1.0, 0.0]
     assert pipeline.transforms == ()
+
+
+def test_weights_beside_directions_are_refused():
+    """Nobody would read them."""
+    config = replace(run_of_nothing(), rewards=(RewardConfig(function="text_length", weight=-1.0),))
+    found = [str(problem) for problem in contradictions(config) if "`rewards.0.weight` is -1" in str(problem)]
+    assert "DPA reads no weights: directions weigh" in found[0]
 
 
 def run_of_nothing(**algorithm):

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from align.config.pipeline import PipelineConfig
-from align.config.shaping import SoftMin, ZScore
+from align.config.shaping import Directional, SoftMin, WeightedSum, ZScore
 from align.config.shared import RewardConfig
 from align.errors import AlignError
 from align.inspect.audit.command import audit_rows
@@ -218,6 +218,16 @@ def test_a_weight_of_a_reward_that_is_not_there():
         audit_rows(made_rows(scored(aesthetic=other), "here"), {"aestetic": 1.0})
     with pytest.raises(AlignError, match="every weight is 0"):
         audit_rows(made_rows(scored(aesthetic=other), "here"), {"aesthetic": 0.0})
+
+
+def test_a_cost_as_it_is():
+    """Refused by a sum that does not say that it takes one; a direction may have it."""
+    rows = made_rows(scored(x=lambda p, s, z: z, size=other), "here")
+    with pytest.raises(AlignError, match=r"the weight of `size` is negative \(-1\), but `combine: weighted_sum`"):
+        audit_rows(rows, {"size": -1.0})
+    for combine in (WeightedSum(allow_negative=True), Directional()):
+        found = audit_rows(rows, {"size": -1.0}, Config(PipelineConfig(combine=combine), x=1.0))
+        assert sum(one.share for one in found.rewards) == pytest.approx(1.0)
 
 
 def test_page_and_record(tmp_path):
