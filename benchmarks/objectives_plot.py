@@ -1,0 +1,192 @@
+"""Figures and tables of objectives.py: fronts with hypervolumes, pictures at each point, the hack."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from methods import write
+from objectives import HACK, HIGH, OBJECTIVES, REFERENCE, SEEDS, folder
+from PIL import Image
+
+from align.shaping.pareto import hypervolume, in_unit_box
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LABELS = {"shapes_strict": "whole captions right", "compressibility": "minus kB", "colourfulness": "colourfulness"}
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
+SHOWN = (0, 2, 4, 6)
+"""Places of the pictures shown at each point: held-out captions in the order of the evaluation."""
+TILE, GAP = 64, 6
+
+
+def found(out: Path, what: str) -> dict[str, Any]:
+    """The numbers of the page."""
+    return json.loads((out / what / "sweep.json").read_text(encoding="utf-8"))
+
+
+def seed_hypervolumes(points: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Of one system, for each seed, in the box."""
+    volumes = []
+    for seed in range(len(points[0]["seeds"])):
+        means = [[one["seeds"][seed][name] for name in OBJECTIVES] for one in points]
+        volumes.append(hypervolume(in_unit_box(means, REFERENCE, HIGH), torch.zeros(3)))
+    return volumes
+
+
+def front_figure(out: Path) -> None:
+    """Three projections and the hypervolumes; CSVs; the pictures at each point."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    data = found(out, "fronts")
+    by_system = {one["name"]: [p for p in data["points"] if p["system"] == one["name"]] for one in data["systems"]}
+    figure, axes = plt.subplots(2, 2, figsize=(11, 8.5), layout="constrained")
+    for axis, (x, y) in zip(axes.flat, combinations(OBJECTIVES, 2), strict=False):
+        for colour, (name, points) in zip(COLOURS, by_system.items(), strict=False):
+            _projection(axis, points, x, y, colour, name.replace("_", " "))
+        axis.plot(data["base"][x]["mean"], data["base"][y]["mean"], "k*", markersize=11, label="before training")
+        axis.set(xlabel=LABELS[x], ylabel=LABELS[y])
+        axis.grid(alpha=0.3)
+    axes.flat[0].legend(fontsize=8)
+    _bars(axes.flat[3], data, by_system)
+    figure.savefig(out / "fronts.png", dpi=110)
+    _tables(out, data, by_system)
+    pictures(out, list(by_system), data).save(out / "pictures.png")
+    print(f"written: {out / 'fronts.png'}, {out / 'pictures.png'}")
+
+
+def _projection(axis: Axes, points: Sequence[Mapping[str, Any]], x: str, y: str, colour: str, label: str) -> None:
+    """Means over seeds large, the seeds small, a line through the means by the first objective."""
+    means = sorted((one["means"][x]["mean"], one["means"][y]["mean"]) for one in points)
+    axis.plot(*zip(*means, strict=True), "o-", color=colour, linewidth=1, label=label)
+    seeds = [(seed[x], seed[y]) for one in points for seed in one["seeds"]]
+    axis.plot(*zip(*seeds, strict=True), ".", color=colour, alpha=0.35, markersize=4)
+
+
+def _bars(axis: Axes, data: Mapping[str, Any], by_system: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    for place, one in enumerate(data["systems"]):
+        volume = one["hypervolume"]
+        axis.barh(place, volume["mean"], color=COLOURS[place], alpha=0.75)
+        axis.plot([volume["low"], volume["high"]], [place, place], color="black", linewidth=1)
+        seeds = seed_hypervolumes(by_system[one["name"]])
+        axis.plot(seeds, [place] * len(seeds), "o", color="black", markersize=3)
+    axis.set_yticks(range(len(data["systems"])), [one["name"].replace("_", " ") for one in data["systems"]])
+    axis.invert_yaxis()
+    axis.set_xlabel("hypervolume in the box; line: 95 %, dots: seeds")
+
+
+def _tables(out: Path, data: Mapping[str, Any], by_system: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    points, volumes = [], []
+    for one in data["systems"]:
+        own = by_system[one["name"]]
+        numbers = {
+            f"{name} {part}": round(one[name][part], 4)
+            for name in ("hypervolume", "expected_utility", "igd_plus")
+            for part in ("mean", "low", "high")
+        }
+        seeds = " ".join(f"{value:.4f}" for value in seed_hypervolumes(own))
+        volumes.append({"system": one["name"], "points": len(own), **numbers, "hypervolume of the seeds": seeds})
+        for point in own:
+            line = {"system": one["name"], "point": point["point"], "on front of all": point["on_front"]}
+            for name in OBJECTIVES:
+                line |= {f"{name} {part}": round(point["means"][name][part], 4) for part in ("mean", "low", "high")}
+                line[f"{name} seeds"] = " ".join(f"{seed[name]:.4f}" for seed in point["seeds"])
+            points.append(line)
+    write(out / "fronts.csv", points)
+    write(out / "hypervolumes.csv", volumes)
+    keys = ("first", "second", "mean", "low", "high")
+    write(out / "differences.csv", [{key: one[key] for key in keys} for one in data["differences"]])
+
+
+def tiles(run: Path, step: int, places: Sequence[int]) -> list[Image.Image]:
+    """Pictures of an evaluation."""
+    return [
+        Image.open(run / f"evaluations/pictures/step_{step:06d}/{place:03d}.png").convert("RGB") for place in places
+    ]
+
+
+def pictures(out: Path, names: Sequence[str], data: Mapping[str, Any], seed: int = 0) -> Image.Image:
+    """A row for each system, a block of the same captions for each of its points; the first row is before training."""
+    runs = {
+        (one["system"], one["point"]): Path(one["where"].split(", step")[0])
+        for one in data["sources"]
+        if one["seed"] == seed
+    }
+    labels = {name: [one["point"] for one in data["points"] if one["system"] == name] for name in names}
+    last = max(int(path.name[5:]) for path in (next(iter(runs.values())) / "evaluations/pictures").iterdir())
+    rows = [[tiles(next(iter(runs.values())), 0, SHOWN)]]
+    rows += [[tiles(runs[name, point], last, SHOWN) for point in labels[name]] for name in names]
+    return sheet(rows)
+
+
+def sheet(rows: Sequence[Sequence[Sequence[Image.Image]]]) -> Image.Image:
+    """Rows of blocks of pictures, on white."""
+    width = max(sum(len(block) * (TILE + 1) + GAP for block in row) for row in rows)
+    result = Image.new("RGB", (width, len(rows) * (TILE + GAP)), "white")
+    for number, row in enumerate(rows):
+        x = 0
+        for block in row:
+            for picture in block:
+                result.paste(picture.resize((TILE, TILE)), (x, number * (TILE + GAP)))
+                x += TILE + 1
+            x += GAP
+    return result
+
+
+def hack_figure(out: Path) -> None:
+    """Means along the training, and pictures before and after both."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    runs = {name: [out / "hack" / "runs" / f"{folder(name)}-hack-seed{seed}" for seed in SEEDS] for name in HACK}
+    figure = plt.figure(figsize=(11, 6.2), layout="constrained")
+    grid = figure.add_gridspec(4, 3, height_ratios=(4, 1, 1, 1))
+    lines = []
+    for column, objective in enumerate(OBJECTIVES):
+        axis = figure.add_subplot(grid[0, column])
+        for colour, (name, folders) in zip(COLOURS, runs.items(), strict=False):
+            for run in folders:
+                steps, means = curve(run, objective)
+                axis.plot(
+                    steps,
+                    means,
+                    "o-",
+                    color=colour,
+                    markersize=3,
+                    linewidth=1,
+                    label=name if run == folders[0] else None,
+                )
+                lines += [
+                    {"system": name, "run": run.name, "objective": objective, "step": step, "mean": round(mean, 4)}
+                    for step, mean in zip(steps, means, strict=True)
+                ]
+        axis.set(xlabel="step", title=LABELS[objective])
+        axis.grid(alpha=0.3)
+    figure.axes[0].legend(fontsize=8)
+    first = runs["weighted sum"][0]
+    last = max(line["step"] for line in lines)
+    strips = {"before": (first, 0), **{name: (folders[0], last) for name, folders in runs.items()}}
+    for row, (name, (run, step)) in enumerate(strips.items(), start=1):
+        axis = figure.add_subplot(grid[row, :])
+        axis.imshow(sheet([[tiles(run, step, range(14))]]))
+        axis.set_ylabel(name)
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    figure.savefig(out / "hack.png", dpi=110)
+    write(out / "hack.csv", lines)
+
+
+def curve(run: Path, objective: str) -> tuple[list[int], list[float]]:
+    """Steps and means of the evaluations of a run."""
+    records = [json.loads(path.read_text()) for path in sorted((run / "evaluations").glob("step_*.json"))]
+    return [one["step"] for one in records], [one["rewards"][objective]["mean"] for one in records]
