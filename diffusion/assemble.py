@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from align.config.needs import check_needs
 from align.engine.adapters import Policy
@@ -34,6 +34,9 @@ from diffusion.config import (
 from diffusion.dance_grpo import DanceGrpo
 from diffusion.ddpo import Ddpo
 from diffusion.diffusion_dpo import DiffusionDpo
+from diffusion.directions.ask import Asker
+from diffusion.directions.assemble import guided, with_embedding
+from diffusion.directions.evaluate import SteeringEvaluator, first_prompts
 from diffusion.evaluate import Evaluator, evaluation_sampler
 from diffusion.flow_grpo import FlowGrpo
 from diffusion.inputs import providers_for
@@ -52,6 +55,7 @@ from diffusion.stored_pictures import StoredPictures, read_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from align.engine.distributed import Processes
     from align.engine.run import Run
@@ -135,7 +139,7 @@ def check_estimators(config: DiffusionRun) -> None:
 
 
 def make_policy(config: DiffusionRun, model: DiffusionModel, *, keep_reference: bool = False) -> Policy:
-    """The trained weights of a model: fresh adapters, or all of them.
+    """The trained weights of a model: fresh adapters, or all of them; and the embedding of its directions.
 
     Args:
         config: the run's settings.
@@ -145,24 +149,51 @@ def make_policy(config: DiffusionRun, model: DiffusionModel, *, keep_reference: 
     lora = config.model.lora
     identity = model.fingerprint()
     if lora is None:
-        return Policy.full(model.network, keep_reference=keep_reference, identity=identity)
-    return Policy.lora(model.network, lora, model.lora_targets(lora.targets), seed=config.seed, identity=identity)
+        policy = Policy.full(model.network, keep_reference=keep_reference, identity=identity)
+    else:
+        targets = model.lora_targets(lora.targets)
+        policy = Policy.lora(model.network, lora, targets, seed=config.seed, identity=identity)
+    return with_embedding(config, policy)
 
 
 def make_evaluator(
-    config: DiffusionRun, model: DiffusionModel, inputs: Inputs, processes: Processes, timer: Callable
+    config: DiffusionRun,
+    model: DiffusionModel,
+    inputs: Inputs,
+    processes: Processes,
+    timer: Callable,
+    folder: Callable[[], Path | None] = lambda: None,
 ) -> Evaluator | None:
-    """The held-out evaluation, None where it is off."""
+    """The held-out evaluation, None where it is off.
+
+    Args:
+        config: the run's settings.
+        model: the model family.
+        inputs: what the run reads.
+        processes: who shares the work.
+        timer: `timer(stage)` is a context manager.
+        folder: of the run, where its first evaluation lies.
+    """
     if inputs.heldout is None:
         return None
-    return Evaluator(
+    options: dict[str, Any] = {  # Any: each argument has its own type
+        "scorer": inputs.evaluation_scorer,
+        "processes": processes,
+        "timer": timer,
+        "settings": evaluation_sampler(config.evaluation, config.rollout),
+    }
+    asker = Asker.of(config)
+    if asker is None or config.directions is None:
+        return Evaluator(config.evaluation, model=model, prompts=inputs.heldout, **options)
+    shown = config.directions.shown
+    return SteeringEvaluator(
         config.evaluation,
-        model=model,
-        prompts=inputs.heldout,
-        scorer=inputs.evaluation_scorer,
-        processes=processes,
-        timer=timer,
-        settings=evaluation_sampler(config.evaluation, config.rollout),
+        model=guided(model, shown.guidance),
+        asker=asker,
+        prompts=first_prompts(inputs.heldout, shown.prompts),
+        reference=shown.reference,
+        folder=folder,
+        **options,
     )
 
 
@@ -209,6 +240,7 @@ def make_algorithm(config: DiffusionRun, model: DiffusionModel, inputs: Inputs, 
         timer=run.timer,
         reference=run.policy.reference,
         weigher=weigher_for(config, model),
+        asker=Asker.of(config),
     )
     method = ALGORITHMS[type(config.algorithm)]
     more = {"processes": run.processes} if method in ACROSS_PROCESSES else {}

@@ -13,6 +13,7 @@ from align.config.check_pipeline import check_pipeline
 from align.config.errors import Problem
 from align.errors import AlignError
 from diffusion.check_chain import check_chain
+from diffusion.check_directions import check_steering
 from diffusion.check_forward import check_forward, check_rewards, check_updates
 from diffusion.check_guidance import check_guidance
 from diffusion.check_sampling import check_sampling
@@ -74,6 +75,7 @@ def contradictions(config: DiffusionRun, processes: int = 1) -> Iterator[Problem
         check_sampling(config),
         check_chain(config),
         check_forward(config),
+        check_steering(config),
     )
 
 

@@ -23,6 +23,7 @@ from diffusion.baselines import Baselines, Drawing
 from diffusion.branches import noise_keys
 from diffusion.config import DiffusionRun
 from diffusion.data import StepRows, process_rows, step_rows
+from diffusion.directions.ask import means_by_class
 from diffusion.implied import implied_rewards
 from diffusion.inputs import StepContext, builders_for, providers_for, scores_the_way
 from diffusion.models.base import Conditioning, DiffusionModel
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from align.engine.distributed import Processes
     from align.rewards.scorer import Scorer
     from align.shaping.pipeline import SignalPipeline
+    from diffusion.directions.ask import Asker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +148,7 @@ class Collector:
         timer: `timer(stage)` is a context manager.
         reference: inside it the network is the policy from before training, for estimators that compare with it.
         weigher: weighs prompts, where `pipeline.weights` is an adapter.
+        asker: draws and tells directions, where the run has some.
     """
 
     def __init__(
@@ -160,11 +163,13 @@ class Collector:
         timer: Callable,
         reference: Callable[[], AbstractContextManager[nn.Module]] | None = None,
         weigher: PromptWeigher | None = None,
+        asker: Asker | None = None,
     ) -> None:
         builders_for(pipeline.needs(), providers_for(config))  # what nobody can bring is an error now
         self.config = config
         self.pipeline = pipeline
-        self._model, self._prompts, self._scorer, self._weigher = model, prompts, scorer, weigher
+        self._model, self._prompts, self._scorer = model, prompts, scorer
+        self._weigher, self._asker = weigher, asker
         self.processes, self._timer = processes, timer
         rollout = config.rollout
         self._settings = SamplerSettings(
@@ -205,9 +210,9 @@ class Collector:
         )
         keys = self._noise_keys(group_ids, recording)
         rows = self._prompts.select(prompt_index[index].tolist())
-        distinct, prompt_rows = prompt_index[index].unique(return_inverse=True)
-        with self._timer("encode"):
-            conditioning = self._model.encode(self._prompts.select(distinct.tolist()).prompts)
+        texts = dict(zip(group_ids[index].tolist(), rows.prompts, strict=True))
+        groups, prompt_rows = group_ids[index].unique(return_inverse=True)
+        conditioning = self.encode(texts, groups)
         samples = Samples(index=index, group_ids=group_ids[index], prompts=rows.prompts, columns=rows.columns)
 
         def score(drawn: Drawn) -> RewardTable:
@@ -241,7 +246,7 @@ class Collector:
         )
         inputs = self._inputs(everything, drawing, keys, found.trajectory, own)
         with self._timer("advantage"):
-            signal = self._signal(own, index, group_ids, classes=self._classes(prompt_index), **inputs)
+            signal = self._signal(own, index, group_ids, classes=self._classes(everything), **inputs)
         return DiffusionBatch(
             samples=replace(samples, images=found.images),
             rewards=own,
@@ -252,10 +257,25 @@ class Collector:
             trajectory=None if found.trajectory is None else replace(found.trajectory, implied=None),
         )
 
-    def _classes(self, prompt_index: Int[Tensor, "all"]) -> list[str]:
-        """Class of every row's prompt; nothing where prompts have none."""
+    def encode(self, texts: Mapping[int, str], groups: Int[Tensor, "p"]) -> Conditioning:
+        """One row for each group: its prompt, under the direction that the model is told for it.
+
+        Args:
+            texts: prompt of each group id.
+            groups: the wanted ids.
+        """
+        with self._timer("encode"):
+            prompts = [texts[group] for group in groups.tolist()]
+            if self._asker is None:
+                return self._model.encode(prompts)
+            return self._asker.encode(self._model, prompts, [self._asker.told(group) for group in groups.tolist()])
+
+    def _classes(self, rows: StepRows) -> list[str]:
+        """Class of every row's prompt, or of its direction; nothing where prompts have none."""
+        if self._asker is not None:
+            return self._asker.classes(rows.group_ids)
         named = self._prompts.columns.get("class")
-        return [] if named is None else [str(named[row] or "") for row in prompt_index.tolist()]
+        return [] if named is None else [str(named[row] or "") for row in rows.prompt_index.tolist()]
 
     def _noise_keys(self, group_ids: Int[Tensor, "all"], recording: Recording | None) -> Int[Tensor, "all t1"] | None:
         """Which rows share noise; None where none do."""
@@ -294,6 +314,7 @@ class Collector:
             keys=keys,
             implied=None if trajectory is None else lambda: self._implied(drawing.samples, trajectory, own),
             prompt_weights=None if self._weigher is None else lambda: self._weighed(rows.prompt_index),
+            drawn_directions=None if (asker := self._asker) is None else lambda: asker.weights(rows.group_ids),
         )
         builders = builders_for(self.pipeline.needs(), providers_for(self.config))
         return {name: build(context) for name, build in builders.items()}
@@ -319,15 +340,22 @@ class Collector:
         return whole
 
     def _signal(
-        self, own: RewardTable, index: Int[Tensor, "n"], group_ids: Int[Tensor, "all"], **inputs: Any
+        self,
+        own: RewardTable,
+        index: Int[Tensor, "n"],
+        group_ids: Int[Tensor, "all"],
+        classes: Sequence[str],
+        **inputs: Any,
     ) -> Signal:
         """The signal of all rows of the step, cut down to this process's rows. `inputs`: of `_inputs`."""
         values = self._of_all_rows(own.values, index)
         problems = merge_problems(self.processes.gather_objects(own.problems))
         everything = replace(own, values=values, problems=problems)
-        signal = self.pipeline(everything, group_ids, update=True, **inputs)
+        signal = self.pipeline(everything, group_ids, update=True, classes=classes, **inputs)
         if signal.scores.isnan().all():
             raise AllUnscored(everything.problems)
+        if self._asker is not None:
+            signal = replace(signal, stats={**signal.stats, **means_by_class(own.names, values, classes)})
         return signal.select(index)
 
     def _of_all_rows(self, values: Float[Tensor, "n k"], index: Int[Tensor, "n"]) -> Float[Tensor, "all k"]:

@@ -28,6 +28,10 @@ from align.report.build import write_report
 from diffusion import audit
 from diffusion.assemble import PICTURES, Inputs, make_algorithm, make_evaluator, make_hooks, make_policy, read_inputs
 from diffusion.config import DiffusionRun
+from diffusion.directions.assemble import guided, steered
+from diffusion.directions.deploy import asked_direction
+from diffusion.directions.files import load_embedding, write_directions
+from diffusion.directions.readable import check_readable, with_directions
 from diffusion.evaluate import evaluation_sampler
 from diffusion.export.command import export
 from diffusion.generate import draw
@@ -70,17 +74,20 @@ def train(config: DiffusionRun, *, name: str = "run", resume: Path | None = None
     with processes_of(config.training) as (accelerator, processes):
         inputs = read_inputs(config)
         _check_lengths(config, _texts(config, inputs), tell=processes.is_main)
+        check_readable(config, inputs.prompts.prompts[0])
         show_plan(plan(config, processes.world), processes)
         folder = open_folder(config.output, name, resume, processes)
         try:
             model = load_model(config.model, accelerator.device)
             policy = make_policy(config, model, keep_reference=keeps_reference(config))
+            model = steered(model)
             run = Run(accelerator, folder, policy, RunSettings.of(config))
             check_resumable(folder, policy)
             write_head(config, folder.path, plan(config, processes.world), processes, command=command)
-            run.hooks = make_hooks(config, make_evaluator(config, model, inputs, run.processes, run.timer), run)
+            evaluator = make_evaluator(config, model, inputs, run.processes, run.timer, lambda: folder.path)
+            run.hooks = make_hooks(config, evaluator, run)
             outcome = train_loop(run, make_algorithm(config, model, inputs, run))
-            _finish(run, model, finished=outcome.step == config.training.steps)
+            _finish(run, config, model, finished=outcome.step == config.training.steps)
             processes.barrier()
         finally:
             folder.close()
@@ -113,7 +120,8 @@ def evaluate(config: DiffusionRun, *, checkpoint: Path | None = None, output: Pa
         policy = make_policy(config, model)
         policy.prepare(accelerator)
         policy.gather()  # processes draw different numbers of pictures
-        evaluator = make_evaluator(config, model, inputs, processes, Timers.for_device(accelerator.device).stage)
+        timer = Timers.for_device(accelerator.device).stage
+        evaluator = make_evaluator(config, steered(model), inputs, processes, timer)
         assert evaluator is not None  # for the type checker: there are held-out prompts
         found = [evaluator.evaluate(0, policy.module, "raw", PICTURES)]
         if source is not None:
@@ -175,6 +183,7 @@ def generate(
     prompts_file: Path | None = None,
     seeds: Sequence[int] | None = (0,),
     output: Path = OUTPUT,
+    direction: str | None = None,
 ) -> list[Path]:
     """Draw pictures and a contact sheet of them, with the settings of the evaluation.
 
@@ -185,6 +194,7 @@ def generate(
         prompts_file: a file with more of them.
         seeds: one picture of each prompt for each seed; None takes 0, 1, 2, 3.
         output: folder for the pictures, `grid.png` and `pictures.jsonl`.
+        direction: of a run with `directions`: what to prefer, such as `shapes=0.8,brevity=0.6`.
 
     Returns:
         The pictures' files: all seeds of the first prompt, then of the second, ...
@@ -195,6 +205,7 @@ def generate(
     texts = [*prompts, *(() if prompts_file is None else read_prompts(str(prompts_file)).prompts)]
     if not texts or not seeds:
         raise AlignError("there is no prompt or no seed, so there is nothing to draw.", "Give at least one of each.")
+    asked = asked_direction(config, direction)
     _check_lengths(config, {"the prompts to draw": PromptSet(prompts=tuple(texts))}, tell=True)
     source = None if checkpoint is None else _weights_of(checkpoint)
     accelerator = start_accelerator(config.training.mixed_precision)
@@ -203,15 +214,20 @@ def generate(
     policy.prepare(accelerator)
     if source is not None:
         _load(source, policy)
-    images = draw(model, policy.module, texts, seeds, evaluation_sampler(config.evaluation, config.rollout))
+    if config.directions is not None:
+        model = guided(steered(model), config.directions.shown.guidance)
+    settings = evaluation_sampler(config.evaluation, config.rollout)
+    images = draw(model, policy.module, texts, seeds, settings, None if asked is None else asked.encode)
     pairs = [(prompt, seed) for prompt in texts for seed in seeds]
     paths = [made(output) / f"{number:03d}.png" for number in range(len(images))]
     for image, path in zip(images, paths, strict=True):
         image.save(path)
     captions = [f"{prompt} ({seed})" for prompt, seed in pairs]
     contact_sheet(images, columns=len(seeds) if len(seeds) > 1 else 4, captions=captions).save(output / CONTACT_SHEET)
+    more = {} if asked is None else {"direction": asked.label}
     rows = [
-        {"image": path.name, "prompt": prompt, "seed": seed} for path, (prompt, seed) in zip(paths, pairs, strict=True)
+        {"image": path.name, "prompt": prompt, "seed": seed, **more}
+        for path, (prompt, seed) in zip(paths, pairs, strict=True)
     ]
     (output / "pictures.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return paths
@@ -250,18 +266,19 @@ def _texts(config: DiffusionRun, inputs: Inputs) -> dict[str, PromptSet | None]:
 
 def _check_lengths(config: DiffusionRun, given: Mapping[str, PromptSet | None], *, tell: bool) -> None:
     """Refuse prompts that are longer than the model reads, or tell how many are cut off."""
-    notes = check_prompt_lengths(config.model, {name: rows.prompts for name, rows in given.items() if rows is not None})
+    texts = {name: rows.prompts for name, rows in given.items() if rows is not None}
+    notes = check_prompt_lengths(config.model, with_directions(config, texts))
     for note in notes if tell else ():
         _console().print(note, soft_wrap=True, markup=False)
 
 
-def _finish(run: Run, model: DiffusionModel, *, finished: bool) -> None:
+def _finish(run: Run, config: DiffusionRun, model: DiffusionModel, *, finished: bool) -> None:
     """The weights as diffusers reads them, and the report. All processes take part: weights may be spread over them."""
     main = run.processes.is_main
     if finished:
         with run.averaged_weights(), run.policy.assembled(keep=main):
             if main:
-                model.save(run.folder.path / WEIGHTS, run.policy)
+                write_directions(model.save(run.folder.path / WEIGHTS, run.policy), config, run.policy)
     if main:
         if finished:
             make_readable(run.folder.path / WEIGHTS, like=run.folder.path / CONFIG_NAME)
@@ -277,6 +294,7 @@ def _load(source: Path, policy: Policy) -> str:
     """Put weights into a policy; which they are, "ema" or "raw"."""
     if is_lora_folder(source):
         load_lora(source, policy)
+        load_embedding(source, policy)
         return "raw"
     return load_weights(source, policy)
 

@@ -12,14 +12,15 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import nn
+from jaxtyping import Int
+from torch import Tensor, nn
 
 from align.heldout import ALL, EvaluatedRow, HeldoutRows, gain, known, user_groups
 from align.statistics import Interval, paired_bootstrap_interval
 from align.types import Samples
 from diffusion.config import EvaluationConfig, OdeSampler, RolloutConfig
 from diffusion.diversity import as_features, group_diversity, small_copy
-from diffusion.models.base import DiffusionModel
+from diffusion.models.base import Conditioning, DiffusionModel
 from diffusion.prompts import PromptSet
 from diffusion.rollout import SamplerSettings, roll_out
 
@@ -153,6 +154,14 @@ class Evaluator:
         """The same few prompts with seed 0: one column of the progress strip."""
         return self._draw(step, network, weights, [(row, 0) for row in self._strip], len(self._strip))
 
+    def _encoded(self, rows: Sequence[int]) -> Conditioning:
+        """What the network is told of these prompt rows."""
+        return self._model.encode(self._prompts.select(rows).prompts)
+
+    def _noise_row(self, prompt_row: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
+        """The row that keys the noise of each prompt row."""
+        return prompt_row
+
     def _draw(
         self, step: int, network: nn.Module, weights: str, wanted: Sequence[tuple[int, int]], pictures: int
     ) -> Evaluation:
@@ -179,9 +188,9 @@ class Evaluator:
         prompt_row = torch.tensor([wanted[number][0] for number in own])
         seeds = torch.tensor([wanted[number][1] for number in own])
         prompts = self._prompts.select(prompt_row.tolist())
-        index = prompt_row * SEEDS + seeds
+        index = self._noise_row(prompt_row) * SEEDS + seeds
         distinct, conditioning_row = prompt_row.unique(return_inverse=True)
-        conditioning = self._model.encode(self._prompts.select(distinct.tolist()).prompts)
+        conditioning = self._encoded(distinct.tolist())
         samples = Samples(index=index, group_ids=prompt_row, prompts=prompts.prompts, columns=prompts.columns)
         found: list[_Found] = []
         for drawn in roll_out(

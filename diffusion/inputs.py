@@ -68,6 +68,7 @@ class StepContext:
         implied: rewards of the pictures that the states imply, before the first trained step and after each, one row
             per row of the step; a collective.
         prompt_weights: reward -> weight of each row's prompt, where an adapter weighs prompts.
+        drawn_directions: objective -> its component of each row's direction, where the run has directions.
     """
 
     step: int
@@ -79,6 +80,7 @@ class StepContext:
     keys: Tensor | None = None
     implied: Callable[[], tuple[RewardTable, ...]] | None = None
     prompt_weights: Callable[[], Mapping[str, Tensor]] | None = None
+    drawn_directions: Callable[[], Mapping[str, Tensor]] | None = None
 
     @property
     def trained(self) -> tuple[int, ...]:
@@ -129,6 +131,13 @@ def _prompt_weights(context: StepContext) -> Mapping[str, Tensor]:
     return context.prompt_weights()
 
 
+def _drawn_directions(context: StepContext) -> Mapping[str, Tensor]:
+    """Every process draws the directions of all rows by itself: nothing travels."""
+    if context.drawn_directions is None:
+        raise TypeError("this run has no directions to draw from")
+    return context.drawn_directions()
+
+
 PROVIDERS: Mapping[str, Builder] = {
     "prompt_ids": lambda context: context.prompt_index,
     "step": lambda context: context.step,
@@ -136,6 +145,7 @@ PROVIDERS: Mapping[str, Builder] = {
     "greedy_rewards": lambda context: context.rescored(GREEDY),
     "reference_rewards": lambda context: context.rescored(REFERENCE),
     "prompt_weights": _prompt_weights,
+    "drawn_directions": _drawn_directions,
 }
 """For every method."""
 ON_A_CHAIN: Mapping[str, Builder] = {

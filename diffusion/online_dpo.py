@@ -56,7 +56,7 @@ class OnlineDpo:
         config = collector.config
         self.config = cast("OnlineDpoConfig", config.algorithm)
         self._updates = config.training.updates_per_rollout
-        self._collector, self._model, self._policy = collector, model, policy
+        self._collector, self._policy = collector, policy
         self._processes, self._timer = processes, timer
         self._prober = Prober(config, self.config.times, model=model, policy=policy, timer=timer)
         self._step = 0
@@ -81,7 +81,7 @@ class OnlineDpo:
             index=own,
             chosen=latents[: len(own)],
             rejected=latents[len(own) :],
-            conditioning=self._encode(everything, own),
+            conditioning=self._collector.encode(everything.prompts, everything.groups()[own]),
             prompt_rows=torch.arange(len(own)),
             weights=there.float(),
             share=len(pairs) / len(places),
@@ -109,11 +109,6 @@ class OnlineDpo:
     def load_state_dict(self, state: State) -> None:
         """Inverse of `state_dict`."""
         self._collector.pipeline.load_state_dict(part_of_state(state, "pipeline"))
-
-    def _encode(self, everything: WholeStep, own: Int[Tensor, "k"]):
-        with self._timer("encode"):
-            groups = everything.groups()[own].tolist()
-            return self._model.encode([everything.prompts[group] for group in groups])
 
 
 def pair_of_group(everything: WholeStep, pairs: Pairs) -> Int[Tensor, "p"]:

@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from align.config.checks import reward_name
+from align.config.shared import RewardConfig
 from align.errors import AlignError
 from align.inspect.plan import Difference, Plan, Row, Section, differences_from
 from diffusion.arithmetic import (
@@ -26,6 +27,7 @@ from diffusion.config import ChainConfig, DiffusionRun
 from diffusion.inputs import scores_the_way
 from diffusion.memory import Memory, guess_memory
 from diffusion.needs import is_offline, network_rows, row_name, rows_per_step
+from diffusion.plan_directions import direction_rows, shown_directions, shown_prompts, shown_rows
 from diffusion.prompts import read_prompts
 from diffusion.stored_pictures import StoredPictures, read_pictures
 from diffusion.tiny import model_path
@@ -79,7 +81,7 @@ def _what(config: DiffusionRun) -> tuple[Row, ...]:
     rewards = [
         Row(
             label=f"reward {reward_name(reward)}",
-            value=f"weight {reward.weight:g}" if reward.weight else "metric only",
+            value=_counts(config, reward),
             note=reward.function,
         )
         for reward in config.rewards
@@ -87,7 +89,14 @@ def _what(config: DiffusionRun) -> tuple[Row, ...]:
     return (
         Row(label="model", value=config.model.path, note=f"{trained}; frozen parts in {config.model.dtype}"),
         *rewards,
+        *direction_rows(config),
     )
+
+
+def _counts(config: DiffusionRun, reward: RewardConfig) -> str:
+    if not reward.weight:
+        return "metric only"
+    return f"weight {reward.weight:g}" if config.directions is None else "objective"
 
 
 def _unit(config: DiffusionRun) -> str:
@@ -226,14 +235,17 @@ def _evaluation(config: DiffusionRun, files: _Prompts) -> tuple[Row, ...]:
     if config.prompts.heldout is None:
         return (Row(label="evaluations", value="none", note="prompts.heldout is null"),)
     count, strips = evaluations_of(config), strips_of(config)
-    followed = min(settings.strip_prompts, heldout)
+    each, times = shown_prompts(config, heldout), shown_directions(config)
+    prompts = f"{times} directions x {each:,} prompts" if times > 1 else _count(heldout, config.prompts.heldout)
+    followed = min(settings.strip_prompts, times * each)
     return (
         Row(
             label="evaluations",
             value=f"{count}",
-            note=f"of {heldout * settings.seeds:,} pictures: {_count(heldout, config.prompts.heldout)} x "
+            note=f"of {times * each * settings.seeds:,} pictures: {prompts} x "
             f"{settings.seeds} seeds, {settings.num_inference_steps} steps each",
         ),
+        *shown_rows(config),
         Row(label="progress strips", value=f"{strips}", note=f"of {followed} pictures" if strips else "switched off"),
         *_overlap(files),
     )

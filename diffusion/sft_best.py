@@ -49,7 +49,7 @@ class SftBest:
         config = collector.config
         self.config = cast("SftBestConfig", config.algorithm)
         self._updates = config.training.updates_per_rollout
-        self._collector, self._model, self._policy = collector, model, policy
+        self._collector, self._policy = collector, policy
         self._processes, self._timer = processes, timer
         self._prober = Prober(config, self.config.times, model=model, policy=policy, timer=timer)
         self._step = 0
@@ -64,13 +64,10 @@ class SftBest:
             own = process_rows(len(best), self._updates, self._processes.rank, self._processes.world)
             latents = fetch_latents(drawn, best, best[own], self._processes)
             scored = ~everything.scores[best[own]].isnan()
-        with self._timer("encode"):
-            groups = everything.groups()[own].tolist()
-            conditioning = self._model.encode([everything.prompts[group] for group in groups])
         return LatentBatch(
             index=own,
             latents=latents,
-            conditioning=conditioning,
+            conditioning=self._collector.encode(everything.prompts, everything.groups()[own]),
             prompt_rows=torch.arange(len(own)),
             weights=scored.float(),
             samples=drawn.samples,

@@ -125,7 +125,7 @@ def generate(
     ] = None,
     direction: Annotated[
         str | None,
-        typer.Option(help="Of a run of DPA: what to prefer, such as `relevance=0.8,brevity=0.6`."),
+        typer.Option(help="Of a run of DPA, also on pictures: what to prefer, such as `relevance=0.8,brevity=0.6`."),
     ] = None,
 ) -> None:
     """Draw pictures, or sample several answers to each prompt, with a trained or base model."""
@@ -151,12 +151,12 @@ def _direction(config: Any, direction: str | None) -> dict[str, str | None]:  # 
     """The direction as an argument, for the branch that knows directions."""
     from align.errors import AlignError
 
-    if config.branch == "dpa":
+    if config.branch == "dpa" or getattr(config, "directions", None) is not None:
         return {"direction": direction}
     if direction is not None:
         raise AlignError(
-            f"a run of `branch: {config.branch}` was not trained to follow directions.",
-            "Give a run of `branch: dpa`, or leave `--direction` out.",
+            "this run was not trained to follow directions.",
+            "Give a run of `branch: dpa`, or one of pictures with `directions`; or leave `--direction` out.",
         )
     return {}
 

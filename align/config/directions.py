@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -74,4 +74,21 @@ class Listed:
         return self.directions
 
 
-Directions = Annotated[Arc | Cap | Listed, Field(discriminator="kind")]
+Directions: TypeAlias = Annotated[Arc | Cap | Listed, Field(discriminator="kind")]
+
+
+def described(given: Directions, names: tuple[str, ...]) -> str:
+    """A set of directions in a few words, for plans."""
+    match given:
+        case Arc():
+            return f"{given.low:g} to {given.high:g} degrees from {names[0]}"
+        case Cap():
+            main = ", ".join(f"{name} {value:g}" for name, value in given.middle(names).items())
+            return f"within {given.degrees:g} degrees of {main}"
+        case Listed():
+            return f"{len(given.directions)} given ones"
+
+
+def shown_in_words(directions: tuple[Components, ...]) -> list[str]:
+    """Directions that are shown, one text each, for plans."""
+    return [", ".join(f"{name} {value:.2g}" for name, value in one.items()) for one in directions]

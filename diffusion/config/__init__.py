@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import with_config
 
+from align.config.checks import reward_name
 from align.config.numbers import Count
 from align.config.pipeline import PipelineConfig
 from align.config.shared import (
@@ -35,6 +36,13 @@ from diffusion.config.chain import (
     ReinforceConfig,
     SlidingWindow,
     Steps,
+)
+from diffusion.config.directions import (
+    Condition,
+    DirectionsConfig,
+    EmbeddingCondition,
+    PromptCondition,
+    ShownConfig,
 )
 from diffusion.config.forward import (
     OFFLINE,
@@ -89,6 +97,7 @@ __all__ = [
     "AwmConfig",
     "BranchingConfig",
     "ChainConfig",
+    "Condition",
     "ConstantLag",
     "CpsSampler",
     "DanceGrpoConfig",
@@ -97,8 +106,10 @@ __all__ = [
     "DdpoConfig",
     "DiffusionDpoConfig",
     "DiffusionRun",
+    "DirectionsConfig",
     "DiscreteTimes",
     "DpmSolverSampler",
+    "EmbeddingCondition",
     "EvaluationConfig",
     "FlowGrpoConfig",
     "FlowSdeSampler",
@@ -116,6 +127,7 @@ __all__ = [
     "OdeSampler",
     "OnlineDpoConfig",
     "PairsConfig",
+    "PromptCondition",
     "PromptsConfig",
     "QwenImageModel",
     "RandomSteps",
@@ -131,6 +143,7 @@ __all__ = [
     "SdxlModel",
     "SftBestConfig",
     "SftConfig",
+    "ShownConfig",
     "SlidingWindow",
     "StableDiffusionModel",
     "Steps",
@@ -160,6 +173,8 @@ class DiffusionRun:
     """What is rewarded."""
     pipeline: PipelineConfig = field(default_factory=PipelineConfig)
     """From rewards to advantages."""
+    directions: DirectionsConfig | None = None
+    """One policy for all trade-offs between the rewards (DPA); `null`: one for the weights of `pipeline`."""
     algorithm: Algorithm = field(default_factory=AwmConfig)
     """The method."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -172,3 +187,7 @@ class DiffusionRun:
     """Checkpoints."""
     output: OutputConfig = field(default_factory=OutputConfig)
     """Run folder and trackers."""
+
+    def objectives(self) -> tuple[str, ...]:
+        """The rewards that are trained on, in the order of a direction's components; the others are metrics."""
+        return tuple(reward_name(reward) for reward in self.rewards if reward.weight != 0)

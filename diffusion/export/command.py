@@ -11,6 +11,8 @@ from align.engine.saving import find_checkpoint, load_weights
 from align.errors import AlignError
 from diffusion.assemble import make_policy
 from diffusion.config import DiffusionRun
+from diffusion.directions.files import check_format, load_embedding, write_directions
+from diffusion.directions.policy import bare
 from diffusion.export.files import FORMATS
 from diffusion.models import load_model
 from diffusion.models.lora import is_lora_folder, load_lora
@@ -42,7 +44,7 @@ def export(
 
     Raises:
         AlignError: unknown format or dtype, no weights at `source`, a folder with something in it, a format that the
-            family does not have.
+            family does not have, or one whose readers cannot be told a direction.
     """
     format = format or "diffusers"
     for name, value, known in (("format", format, FORMATS), ("dtype", dtype, DTYPES)):
@@ -52,6 +54,7 @@ def export(
         raise AlignError(
             f"{output} is there already and not an empty folder.", "Give another --output; nothing is overwritten."
         )
+    check_format(config, format)
     weights = source if is_lora_folder(source) else find_checkpoint(source)
     # The sum of a merge is taken in float32, whatever the run computed in.
     config = replace(config, model=replace(config.model, dtype="float32"))
@@ -59,8 +62,11 @@ def export(
     policy = make_policy(config, model)
     if is_lora_folder(weights):
         load_lora(weights, policy)
+        load_embedding(weights, policy)
     else:
         load_weights(weights, policy, averaged=averaged)
     output.mkdir(parents=True, exist_ok=True)
-    with torch.no_grad():
-        return FORMATS[format](model, policy, output, DTYPES[dtype])
+    with torch.no_grad(), bare(policy):
+        written = FORMATS[format](model, policy, output, DTYPES[dtype])
+    write_directions(output, config, policy, DTYPES[dtype])
+    return written

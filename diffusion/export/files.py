@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from align.errors import AlignError
 from diffusion.export.keys import Layers, diffusers_with_alpha, kohya_flux, kohya_unet, layers_of
-from diffusion.models.lora import save_lora
+from diffusion.models.lora import adapter_weights, save_lora
 
 if TYPE_CHECKING:
     from align.engine.adapters import Policy
@@ -89,7 +89,7 @@ def _layers(policy: Policy) -> Layers:
             "Export the whole pipeline with --format merged.",
         )
     (config,) = cast("Any", policy.module).peft_config.values()
-    return layers_of(policy.state_dict(), float(config.lora_alpha))
+    return layers_of(adapter_weights(policy), float(config.lora_alpha))
 
 
 def _out_features(network: nn.Module) -> dict[str, int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from diffusion.models.locate import ModelError
 
@@ -33,7 +34,7 @@ def save_lora(policy: Policy, folder: Path, part: str = "transformer", dtype: to
 
     adapters: dict[str, LoraConfig] = getattr(policy.module, "peft_config")  # noqa: B009 - set by peft at run time
     (config,) = adapters.values()
-    tensors = {name: weight.to("cpu", dtype).contiguous() for name, weight in policy.state_dict().items()}
+    tensors = {name: weight.to("cpu", dtype).contiguous() for name, weight in adapter_weights(policy).items()}
     settings = {
         "r": config.r,
         "lora_alpha": config.lora_alpha,
@@ -47,6 +48,11 @@ def save_lora(policy: Policy, folder: Path, part: str = "transformer", dtype: to
         metadata={"format": "pt", "lora_adapter_metadata": header},
     )
     return path
+
+
+def adapter_weights(policy: Policy) -> dict[str, Tensor]:
+    """The adapter's weights by stable name, without whatever is trained beside it."""
+    return {name: weight for name, weight in policy.state_dict().items() if ".lora_" in name}
 
 
 def is_lora_folder(folder: Path) -> bool:
@@ -64,7 +70,7 @@ def load_lora(folder: Path, policy: Policy) -> None:
 
     # The first word is the pipeline's component, `transformer` or `unet`.
     saved = {name.partition(".")[2]: tensor for name, tensor in load_file(folder / FILE).items()}
-    ours = {name: tuple(weight.shape) for name, weight in policy.state_dict().items()}
+    ours = {name: tuple(weight.shape) for name, weight in adapter_weights(policy).items()}
     theirs = {name: tuple(weight.shape) for name, weight in saved.items()}
     if ours != theirs:
         differing = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
@@ -73,4 +79,4 @@ def load_lora(folder: Path, policy: Policy) -> None:
             f"({theirs.get(differing[0], 'absent')} in the file, {ours.get(differing[0], 'absent')} here).",
             way_out="Set model.lora.rank and model.lora.targets to those of the file.",
         )
-    policy.load_state_dict(saved)
+    policy.load_state_dict({**policy.state_dict(), **saved})

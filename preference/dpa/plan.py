@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from align.config.checks import reward_name
+from align.config.directions import described, shown_in_words
 from align.inspect.plan import Plan, Row, Section, differences_from
 from preference.arithmetic import batches, times_with_interval
-from preference.dpa.config import Arc, Cap, DpaRun
+from preference.dpa.config import DpaRun
 
 
 def plan(config: DpaRun, processes: int = 1) -> Plan:
@@ -38,22 +39,10 @@ def _what(config: DpaRun) -> tuple[Row, ...]:
     return (
         Row(label="model", value=config.model.path, note=trained),
         Row(label="objectives", value=f"{len(config.names())}", note=", ".join(config.names())),
-        Row(label="directions", value=algorithm.directions.kind, note=_directions(config)),
+        Row(label="directions", value=algorithm.directions.kind, note=described(algorithm.directions, config.names())),
         Row(label="control text", value=algorithm.placement, note=algorithm.template or "our words"),
         Row(label="loss", value=algorithm.loss, note=losses[algorithm.loss]),
     )
-
-
-def _directions(config: DpaRun) -> str:
-    given = config.algorithm.directions
-    match given:
-        case Arc():
-            return f"{given.low:g} to {given.high:g} degrees from {config.names()[0]}"
-        case Cap():
-            main = ", ".join(f"{name} {value:g}" for name, value in given.middle(config.names()).items())
-            return f"within {given.degrees:g} degrees of {main}"
-        case _:
-            return f"{len(given.directions)} given ones"
 
 
 def _round(config: DpaRun, processes: int) -> tuple[Row, ...]:
@@ -101,7 +90,7 @@ def _evaluation(config: DpaRun) -> tuple[Row, ...]:
         return (Row(label="evaluations", value="none", note="data.heldout is null"),)
     count = times_with_interval(config.training.steps, config.evaluation.every)
     prompts = "all prompts" if generate.limit is None else f"at most {generate.limit:,} prompts"
-    shown = [", ".join(f"{name} {value:.2g}" for name, value in one.items()) for one in config.shown()]
+    shown = shown_in_words(config.shown())
     return (
         Row(label="evaluations", value=f"{count}", note=f"of {prompts} of {source} under {len(shown)} directions"),
         *(Row(label="", value="direction", note=text) for text in shown),

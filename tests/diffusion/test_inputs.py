@@ -127,7 +127,8 @@ def test_who_needs_the_weights_from_before_training():
 
 
 def test_every_provider_is_a_field_that_estimators_may_read():
-    fields = set(ON_A_CHAIN) - {"prompt_weights"}  # read by the weights of the pipeline, not by an estimator
+    weights = {"prompt_weights", "drawn_directions"}  # read by the weights of the pipeline, not by an estimator
+    fields = set(ON_A_CHAIN) - weights
     assert fields <= set(AdvantageInputs.__dataclass_fields__)
     read = {name for kind in available() for name in find(kind).reads()} | {"step"}
     assert fields <= read
