@@ -17,8 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, cast
 
-from torch import Tensor
-
+from align.objectives import effective_share
 from align.types import LossOutput
 from diffusion.collect import Collector
 from diffusion.config import RwrConfig
@@ -95,10 +94,3 @@ class Rwr:
     def load_state_dict(self, state: State) -> None:
         """Inverse of `state_dict`."""
         self._collector.pipeline.load_state_dict(part_of_state(state, "pipeline"))
-
-
-def effective_share(weights: Tensor) -> float:
-    """(sum w)^2 / (n sum w^2): 1 if all samples count alike, 1/n if one counts alone; NaN if none does."""
-    wide = weights.double()
-    squares = float((wide**2).sum())
-    return float(wide.sum()) ** 2 / (len(wide) * squares) if squares else float("nan")

@@ -162,8 +162,9 @@ def _compute(
     """Of this process's part of the pairs, which may be none."""
     counts, values = [], [torch.zeros(0)]
     for cut in micro_cuts(len(rows), batch_size):
-        scores = scorer.without_gradient(groups(rows[cut.start : cut.stop]))
-        counts += scores.lengths.view(-1, 2).sum(dim=1).tolist()
+        found = groups(rows[cut.start : cut.stop])
+        scores = scorer.without_gradient(found)
+        counts += [int(part.sum()) for part in scores.lengths.split([len(group.responses) for group in found])]
         values.append(scores.log_probs.float().cpu())
     return ReferenceTable(rows=rows, counts=torch.tensor(counts, dtype=torch.int64), log_probs=torch.cat(values))
 

@@ -10,6 +10,7 @@ from align.objectives.drpo import drpo_objective, drpo_penalty, mean_log_probs, 
 from align.objectives.gated_pull import gated_pull
 from align.objectives.hapo import EntropyPositions, adaptive_clip, entropy_positions, hapo_surrogate, redistributed
 from align.objectives.kl import kl_estimate
+from align.objectives.reward_weights import effective_share, exponential_weights
 from align.objectives.surrogate import clip_statistics, clipped_surrogate
 from align.objectives.units import log_ratio, per_unit
 
@@ -22,7 +23,9 @@ __all__ = [
     "copo_loss",
     "drpo_objective",
     "drpo_penalty",
+    "effective_share",
     "entropy_positions",
+    "exponential_weights",
     "gated_pull",
     "hapo_surrogate",
     "kl_estimate",

@@ -10,28 +10,7 @@ from __future__ import annotations
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from align.groups import group_max, group_mean
-
-
-def exponential_weights(
-    scores: Float[Tensor, "n"], group_ids: Int[Tensor, "n"], temperature: float
-) -> Float[Tensor, "n"]:
-    """w_i = exp(r_i / temperature) / mean over its group of exp(r / temperature); 0 where unscored.
-
-    The mean of 1 keeps the size of an update apart from the temperature. Equal scores give weights of exactly 1.
-
-    Args:
-        scores: NaN is left out.
-        group_ids: equal ids answer the same prompt.
-        temperature: > 0, in the unit of the scores.
-
-    Raises:
-        ValueError: a temperature that is not positive.
-    """
-    if not temperature > 0:
-        raise ValueError(f"expected a temperature above 0, found {temperature}")
-    powers = ((scores.double() - group_max(scores, group_ids)) / temperature).exp()
-    return (powers / group_mean(powers, group_ids)).nan_to_num(0.0).to(scores)
+from align.objectives import exponential_weights
 
 
 def raw_weights(scores: Float[Tensor, "n"], group_ids: Int[Tensor, "n"], temperature: float) -> Float[Tensor, "n"]:

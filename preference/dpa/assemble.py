@@ -118,7 +118,7 @@ def layout_of(config: DpaRun, policy: Policy, inputs: Inputs, tokenizer: Any) ->
     few = inputs.prompts.select(range(min(SAMPLED_PROMPTS, len(inputs.prompts))))
     tokens = tokenise_prompts(_under(few, inputs.control, inputs.vectors[0]), tokenizer, config.data)
     answer = torch.zeros(config.algorithm.max_new_tokens, dtype=torch.int64)
-    answers = (answer,) if config.algorithm.loss == "sft" else (answer, answer)
+    answers = (answer, answer) if config.algorithm.loss == "dpo" else (answer,)
     size = config.training.micro_batch_size
     groups = [Group(prompt=prompt, responses=answers) for prompt in tokens.prompt_ids]
     batches = [groups[start : start + size] for start in range(0, len(groups), size)]

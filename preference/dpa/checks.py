@@ -11,11 +11,16 @@ from align.config import checks as shared
 from align.config.check_directions import check_directions
 from align.config.directions import Listed
 from align.config.errors import Problem
+from align.config.needs import explain, needs_of, unmet
+from align.config.pipeline import PipelineConfig
 from align.errors import AlignError, did_you_mean
 from preference.data import read_prompts
 from preference.dpa.config import DpaRun
 from preference.models.locate import locate
 from preference.tables import is_local
+
+OF_LOSS = {"beta": "dpo", "tau": "rwr", "estimator": "grpo", "clip_range": "grpo"}
+"""Setting -> the loss that reads it."""
 
 
 def contradictions(config: DpaRun, processes: int = 1) -> Iterator[Problem]:
@@ -34,6 +39,7 @@ def contradictions(config: DpaRun, processes: int = 1) -> Iterator[Problem]:
         _check_directions(config),
         _check_template(config),
         _check_rounds(config, processes),
+        _check_loss(config),
         shared.check_optimizer(config.optimizer, config.training),
         shared.check_precision(config.training, config.model.dtype, config.model.lora),
         shared.check_output(config.output),
@@ -142,18 +148,41 @@ def _check_rounds(config: DpaRun, processes: int) -> Iterator[Problem]:
             message=f"{rows} answers a step are to serve {updates} equal updates on {processes} processes.",
             way_out=f"Set `data.answers_per_step` to a multiple of {updates} that is at least {updates * processes}.",
         )
-    per_round = (algorithm.prompts_per_round or math.inf) * algorithm.directions_per_prompt
+    per_round = algorithm.prompts_per_round or math.inf
+    per_round *= algorithm.directions_per_prompt * algorithm.kept_of_group()
     if per_round < rows:
         yield Problem(
             keys=("data.answers_per_step", "algorithm.prompts_per_round"),
             message=f"a round keeps at most {per_round:.0f} answers, and a step reads {rows} different ones.",
             way_out="Raise `algorithm.prompts_per_round`, or lower `data.answers_per_step`.",
         )
-    if algorithm.beta is not None and algorithm.loss != "dpo":
+
+
+def _check_loss(config: DpaRun) -> Iterator[Problem]:
+    """Settings of another loss, and an estimator that reads more than scores and groups."""
+    algorithm = config.algorithm
+    for key, loss in OF_LOSS.items():
+        if getattr(algorithm, key) is not None and algorithm.loss != loss:
+            yield Problem(
+                keys=(f"algorithm.{key}", "algorithm.loss"),
+                message=f"`{key}` belongs to `loss: {loss}`.",
+                way_out=f"Leave it out, or set `loss: {loss}`.",
+            )
+    if algorithm.loss == "grpo" and algorithm.replayed() > 0:
         yield Problem(
-            keys=("algorithm.beta", "algorithm.loss"),
-            message="`beta` belongs to `loss: dpo`.",
-            way_out="Leave it out, or set `loss: dpo`.",
+            keys=("algorithm.replay", "algorithm.loss"),
+            message="`loss: grpo` compares with the policy at the round's start, and older answers are not its own.",
+            way_out="Leave `replay` out, or use `loss: rwr`.",
+        )
+    if algorithm.estimator is None:
+        return
+    missing = unmet(needs_of(PipelineConfig(base=algorithm.estimator, clip=None)), ())
+    if missing:
+        message, _ = explain(missing, ())
+        yield Problem(
+            keys=("algorithm.estimator",),
+            message=f"`algorithm.estimator`: {message}",
+            way_out="Choose one that reads scores and groups only: grpo, dr_grpo, rloo, flow_grpo, ...",
         )
 
 

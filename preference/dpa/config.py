@@ -17,7 +17,7 @@ from align.config.directions import Arc as Arc  # these two also under their old
 from align.config.directions import Cap, Components, Directions
 from align.config.directions import Listed as Listed
 from align.config.numbers import Count, NonNegativeFloat, PositiveFloat, PositiveInt, Share
-from align.config.pipeline import PipelineConfig
+from align.config.pipeline import Base, PipelineConfig
 from align.config.shaping import Directional, ZScore
 from align.config.shared import STRICT, OutputConfig, RewardConfig
 from preference.config.data import DataPath, TokensConfig
@@ -78,12 +78,27 @@ class DpaConfig:
     """Answers sampled at once; changes speed and memory only."""
     min_margin: NonNegativeFloat = 0.0
     """Best and worst answer must differ by this much, or the prompt is left out of the round."""
-    replay: Share = 0.1
-    """Share of the round before that is trained on again."""
-    loss: Literal["sft", "dpo"] = "sft"
-    """Imitate the best answer, as published, or prefer it to the worst (ours); dpo's reference is the round's start."""
+    replay: Share | None = None
+    """Share of the round before that is trained on again (`null`: 0.1, and 0 with `loss: grpo`)."""
+    loss: Literal["sft", "dpo", "rwr", "grpo"] = "sft"
+    """Imitate the best answer, as published; or (ours) prefer it to the worst, imitate all by the softmax of their
+    scores, or train on the advantages of all within their prompt and direction."""
     beta: PositiveFloat | None = None
-    """Of `loss: dpo` (`null`: 0.1)."""
+    """Of `loss: dpo` (`null`: 0.1); its reference is the policy at the round's start."""
+    tau: PositiveFloat | None = None
+    """Of `loss: rwr` (`null`: 1): temperature of the softmax, in the unit of the scores; small = the best alone."""
+    estimator: Base | None = None
+    """Of `loss: grpo` (`null`: `{kind: grpo}`): how a score is compared with its group."""
+    clip_range: PositiveFloat | None = None
+    """Of `loss: grpo` (`null`: 0.2): how far the ratio to the policy at the round's start counts beyond 1."""
+
+    def kept_of_group(self) -> int:
+        """Most answers of a prompt and direction that a round trains on."""
+        return self.samples if self.loss in ("rwr", "grpo") else 1
+
+    def replayed(self) -> float:
+        """Share of the round before; answers of an older policy are not those that grpo's ratio is about."""
+        return (0.0 if self.loss == "grpo" else 0.1) if self.replay is None else self.replay
 
 
 @dataclass(frozen=True, kw_only=True)

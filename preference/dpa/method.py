@@ -3,6 +3,8 @@
     round t:  sample and keep (rounds.py), then  steps / rounds  steps of
               -log p(y* | text(v), x)                             loss: sft, as published
               DPO on (y*, y-) against p at the round's start      loss: dpo (ours)
+              -softmax(s / tau)_i log p(y_i | text(v), x)         loss: rwr (ours), all answers
+              clipped surrogate of the advantages of s            loss: grpo (ours), all answers
 
 Wang et al., "Arithmetic Control of LLMs for Diverse User Preferences: Directional Preference Alignment with
 Multi-Objective Rewards", arXiv:2402.18571. Their training code was not released; numbers of samples, rounds and the
@@ -21,23 +23,19 @@ import torch
 from torch import Tensor
 
 from align.errors import AlignError
+from align.shaping.steering import Scale
 from align.types import LossOutput
-from preference.config import DpoConfig, SftConfig
 from preference.config.data import PairsConfig, TokensConfig
-from preference.data import read_pairs, read_responses
-from preference.dpa.control import Scale
-from preference.dpa.rounds import RoundMaker, pairs_of, read_rows, replayed, summary, write_rows
-from preference.dpo import Dpo
+from preference.dpa.kept import kept_pairs, read_rows, replayed, scores_of, summary, write_rows
+from preference.dpa.losses import LOSSES, OpenedRound, Stored
 from preference.pair_method import PairMethod, PairParts
-from preference.reference import ReferenceCache, complete
+from preference.reference import ReferenceCache, ReferenceTable, complete
 from preference.sampler import PairSampler
-from preference.sft import Sft
-from preference.stored_pairs import StoredPairs, StoredResponses
-from preference.tokenise import tokenise_pairs, tokenise_responses
 
 if TYPE_CHECKING:
     from align.engine.adapters import Policy
     from preference.dpa.config import DpaConfig
+    from preference.dpa.rounds import RoundMaker
     from preference.forward import SequenceScorer
 
 SCALE = "scale.json"
@@ -147,18 +145,19 @@ class Dpa:
             scale = Scale.of(answers.rewards)
         else:
             scale = Scale.none(answers.rewards.shape[1]) if self.config.scale == "none" else self.scale
-        rows = pairs_of(answers, self._maker.control, scale, min_margin=self.config.min_margin)
-        kept = summary(rows, int(answers.group_ids.max()) + 1)
-        if number > 1 and self.config.replay > 0:
-            before = read_rows(self.path_of(number - 1))
-            rows += replayed(before, self.config.replay, self._maker.seed, number)
+        scores = scores_of(answers, self._maker.control, scale)
+        pairs = kept_pairs(answers, scores, min_margin=self.config.min_margin)
+        rows = LOSSES[self.config.loss].keep(answers, self._maker.control, scores, pairs, self.config)
+        share = self.config.replayed()
+        if number > 1 and share > 0:
+            rows += replayed(read_rows(self.path_of(number - 1)), share, self._maker.seed, number)
         if main:
             write_rows(self.path_of(number), rows)
             text = json.dumps({"names": self._maker.scorer.names, **scale.to_json()}, indent=1)
             if number == 1:
                 (self._parts.folder / SCALE).write_text(text, encoding="utf-8")
         self._maker.processes.barrier()
-        self._found = kept
+        self._found = summary(answers, pairs, scores)
 
     def _open(self, number: int) -> None:
         """Read a round, made now if it is not there. A collective."""
@@ -169,49 +168,52 @@ class Dpa:
         if count < self._parts.per_step:
             raise AlignError(
                 f"round {number} kept {count} answers, and a step reads {self._parts.per_step} different ones.",
-                "Lower `data.pairs_per_step` or `algorithm.min_margin`, or raise `algorithm.prompts_per_round` or "
+                "Lower `data.answers_per_step` or `algorithm.min_margin`, or raise `algorithm.prompts_per_round` or "
                 "`algorithm.samples`: where all answers to a prompt score alike, none is kept.",
             )
         settings = replace(PairsConfig(), **token_settings(maker.tokens))
-        read = read_pairs(str(path), settings) if self.config.loss == "dpo" else read_responses(str(path), settings)
         sampler = PairSampler(
-            pairs=len(read),
+            pairs=count,
             per_step=self._parts.per_step,
             seed=maker.seed + number,
             updates=self._parts.updates,
             rank=maker.processes.rank,
             world=maker.processes.world,
         )
-        tokenizer = maker.model.tokenizer
-        if self.config.loss == "dpo":
-            stored = self._with_reference(StoredPairs(data=tokenise_pairs(read, tokenizer, settings)), number)
-            self._inner = Dpo(DpoConfig(beta=self.config.beta or DpoConfig.beta), self._pair_parts(stored, sampler))
-        else:
-            single = StoredResponses(data=tokenise_responses(read, tokenizer, settings))
-            self._inner = Sft(SftConfig(), self._pair_parts(single, sampler))
+        opened = OpenedRound(
+            path=path,
+            config=self.config,
+            settings=settings,
+            tokenizer=maker.model.tokenizer,
+            parts=lambda stored: self._pair_parts(stored, sampler),
+            at_start=lambda stored: self._at_start(stored, number),
+            updates=self._parts.steps_per_round * self._parts.updates,
+        )
+        self._inner = LOSSES[self.config.loss].open(opened)
         self._round = number
 
-    def _pair_parts(self, stored: StoredPairs | StoredResponses, sampler: PairSampler) -> PairParts:
+    def _pair_parts(self, stored: Stored, sampler: PairSampler) -> PairParts:
         sampler = replace(sampler, pairs=len(stored))
         parts = self._parts
         return PairParts(pairs=stored, sampler=sampler, scorer=parts.scorer, policy=parts.policy, dtype=parts.dtype)
 
-    def _with_reference(self, pairs: StoredPairs, number: int) -> StoredPairs:
-        """The policy at the round's start. A file keeps its numbers, for a run that goes on within the round."""
+    def _at_start(self, stored: Stored, number: int) -> ReferenceTable:
+        """What the policy says of the rows at the round's start. A file keeps it, for a run that goes on within the
+        round."""
         parts, processes = self._parts, self._maker.processes
-        cache = ReferenceCache(parts.folder, {"round": str(number), "data": pairs.data.fingerprint()})
+        cache = ReferenceCache(parts.folder, {"round": str(number), "data": stored.data.fingerprint()})
         known = processes.from_main(cache.load() if processes.is_main else None)
         assert known is not None  # the main process has sent it
         parts.policy.gather()
         try:
-            rows = torch.arange(len(pairs))
+            rows = torch.arange(len(stored))
             shared = {"scorer": parts.scorer, "processes": processes, "batch_size": parts.batch_size}
-            table = complete(known, pairs.groups, rows, **shared)
+            table = complete(known, stored.groups, rows, **shared)
         finally:
             parts.policy.reshard()
         if processes.is_main and len(table.rows) > len(known.rows):
             cache.save(table)
-        return replace(pairs, reference=table)
+        return table
 
 
 def token_settings(tokens: TokensConfig) -> dict[str, Any]:

@@ -31,10 +31,13 @@ def plan(config: DpaRun, processes: int = 1) -> Plan:
 
 def _what(config: DpaRun) -> tuple[Row, ...]:
     lora, algorithm = config.model.lora, config.algorithm
+    estimator = "grpo" if algorithm.estimator is None else algorithm.estimator.kind
     trained = "all weights" if lora is None else f"LoRA rank {lora.rank}, alpha {lora.alpha:g}"
     losses = {
         "sft": "negative log-likelihood of the best answer",
         "dpo": f"DPO of best against worst, beta {algorithm.beta or 0.1:g}, reference: the round's start",
+        "rwr": f"log-likelihood of all answers, weighted by the softmax of their scores / {algorithm.tau or 1.0:g}",
+        "grpo": f"clipped surrogate, advantages by {estimator}, ratio within {algorithm.clip_range or 0.2:g} of 1",
     }
     return (
         Row(label="model", value=config.model.path, note=trained),
@@ -55,9 +58,11 @@ def _round(config: DpaRun, processes: int) -> tuple[Row, ...]:
     rows = [Row(label="prompts", value=shown, note=note)]
     if groups is not None:
         answers = groups * algorithm.samples
+        chosen = "the best of" if algorithm.kept_of_group() == 1 else "all"
+        kept = f"{chosen} {algorithm.samples}, where they differ"
         rows += [
             Row(label="answers", value=f"{answers:,}", note=f"at most {algorithm.max_new_tokens} tokens each"),
-            Row(label="kept", value=f"at most {groups:,}", note=f"the best of {algorithm.samples}, where they differ"),
+            Row(label="kept", value=f"at most {groups * algorithm.kept_of_group():,}", note=kept),
             Row(
                 label="batches",
                 value=f"{batches(-(-answers // processes), algorithm.batch_size)}",

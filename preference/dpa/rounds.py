@@ -1,21 +1,14 @@
-"""A round of DPA: draw directions, sample answers, score them along their direction, keep the best and the worst.
+"""The answers of a round of DPA: draw directions, sample, let the rewards look at them.
 
-Arithmetic of a round, for prompts x and directions v:
+    y_1 .. y_N ~ p( . | text(v), x)      for prompts x and directions v
 
-    y_1 .. y_N ~ p( . | text(v), x),   s_i = v . C r(x, y_i)
-    kept: argmax and argmin of s over the scored answers of (x, v), if they differ by the margin; ties: the first
-
-A round is a file of pairs in TRL's format, with scores as columns: written once, read by the training that follows and
-by a run that goes on after it was killed.
+What becomes of them is in `kept.py`.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,14 +17,12 @@ from torch import Tensor, nn
 
 from align.engine.batching import even_cuts, micro_cuts
 from align.engine.epochs import epoch_rows
-from align.engine.random import generator
 from align.errors import AlignError
-from align.pairs import best_and_worst
 from align.types import Samples
 from preference.answers import AnswerSettings, answer
 from preference.data import Texts
-from preference.dpa.control import Control, Scale, Vector, draw
-from preference.formats import TextRow, readable
+from preference.dpa.control import Control, Vector, draw
+from preference.formats import TextRow
 from preference.tokenise import tokenise_prompts
 
 if TYPE_CHECKING:
@@ -154,71 +145,3 @@ class RoundMaker:
         with self.timer("reward"):
             values = self.scorer.score(samples).values.tolist()
         return list(zip(decoded, values, strict=True))
-
-
-def pairs_of(answers: Answers, control: Control, scale: Scale, *, min_margin: float) -> list[dict[str, Any]]:
-    """The kept pairs of a round as rows of a file: TRL's columns, the direction, scores, raw rewards of the best.
-
-    Empty answers are taken for unscored: nothing can be learnt from them.
-    """
-    scores = control.scores(answers.rewards, answers.vectors, scale)
-    empty = torch.tensor([not text.strip() for text in answers.completions])
-    pairs = best_and_worst(scores.masked_fill(empty, float("nan")), answers.group_ids, min_margin=min_margin)
-    rows = []
-    for best, worst in zip(pairs.chosen.tolist(), pairs.rejected.tolist(), strict=True):
-        row = answers.rows[best]
-        texts = (answers.completions[best], answers.completions[worst])
-        if texts[0] == texts[1]:
-            continue
-        rows.append(
-            {
-                "prompt": row.prompt if isinstance(row.prompt, str) else list(row.prompt),
-                **{side: _said(row, text) for side, text in zip(("chosen", "rejected"), texts, strict=True)},
-                "direction": dict(zip(control.names, answers.vectors[best], strict=True)),
-                "score_chosen": float(scores[best]),
-                "score_rejected": float(scores[worst]),
-                "rewards_chosen": [None if value != value else value for value in answers.rewards[best].tolist()],
-            }
-        )
-    return rows
-
-
-def _said(row: TextRow, text: str) -> Any:
-    """An answer in the form of its prompt."""
-    return text if isinstance(row.prompt, str) else [{"role": "assistant", "content": text}]
-
-
-def replayed(rows: list[dict[str, Any]], share: float, *key: int | str) -> list[dict[str, Any]]:
-    """A random share of a round's rows, in their order."""
-    count = round(share * len(rows))
-    places = torch.randperm(len(rows), generator=generator(*key, "replay"))[:count].sort().values.tolist()
-    return [rows[place] for place in places]
-
-
-def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """A JSONL file in one go: it is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    draft.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    os.replace(draft, path)
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Inverse of `write_rows`."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def summary(rows: Sequence[dict[str, Any]], groups: int) -> dict[str, float]:
-    """What a round kept, for the log."""
-    margins = [row["score_chosen"] - row["score_rejected"] for row in rows]
-    lengths = [len(readable(_text(row["chosen"]))) for row in rows]
-    return {
-        "dpa/kept": len(rows) / max(groups, 1),
-        "dpa/margin": sum(margins) / max(len(rows), 1),
-        "dpa/score_chosen": sum(row["score_chosen"] for row in rows) / max(len(rows), 1),
-        "dpa/characters_chosen": sum(lengths) / max(len(rows), 1),
-    }
-
-
-def _text(answer_: Any) -> Any:
-    return answer_ if isinstance(answer_, str) else tuple(answer_)

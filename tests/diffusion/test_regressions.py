@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from diffusion.config import DiscreteTimes, RwrConfig, SftBestConfig
 from diffusion.exchange import WholeStep
-from diffusion.rwr import effective_share
+from align.objectives import effective_share
 from diffusion.sft_best import best_of_groups
 
 from .models.assembled import RUN, assemble, with_reward

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from align.shaping.steering import Scale
 from preference.dpa.config import DpaConfig
-from preference.dpa.control import Control, Scale
-from preference.dpa.rounds import Answers, pairs_of, read_rows, replayed, summary, write_rows
+from preference.dpa.control import Control
+from preference.dpa.kept import kept_pairs, pair_rows, read_rows, replayed, scored_rows, scores_of, summary, write_rows
+from preference.dpa.rounds import Answers
 from preference.dpa.steering import steering_figures
 from preference.formats import TextRow
 
@@ -24,26 +26,31 @@ def answers(rewards, texts, vectors, groups):
     )
 
 
+def pairs_of(found, min_margin=0.0):
+    """Rows of the kept pairs, raw rewards as the scale."""
+    scores = scores_of(found, CONTROL, Scale.none(2))
+    return pair_rows(found, CONTROL, scores, kept_pairs(found, scores, min_margin=min_margin))
+
+
 def test_best_and_worst_of_each_group_along_its_direction():
     """Group 0 asks for a: answers 1 (3.0) and 0 (1.0). Group 1 asks for b: answers 3 (2.0) and 5 (0.0)."""
     rewards = [[1.0, 9.0], [3.0, 0.0], [2.0, 4.0], [0.0, 2.0], [5.0, 1.0], [7.0, 0.0]]
     found = answers(rewards, list("uvwxyz"), [(100, 0)] * 3 + [(0, 100)] * 3, [0, 0, 0, 1, 1, 1])
-    rows = pairs_of(found, CONTROL, Scale.none(2), min_margin=0.0)
+    rows = pairs_of(found)
     assert [(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in rows] == [("v", "u"), ("x", "z")]
     assert [row["score_chosen"] - row["score_rejected"] for row in rows] == [2.0, 2.0]
     assert rows[1]["direction"] == {"a": 0, "b": 100}
     assert rows[1]["rewards_chosen"] == [0.0, 2.0]
-    assert summary(rows, 2)["dpa/kept"] == 1.0
-    assert pairs_of(found, CONTROL, Scale.none(2), min_margin=2.5) == []
+    assert pairs_of(found, min_margin=2.5) == []
 
 
 def test_ties_unscored_and_empty_answers_make_no_pair():
     tied = answers([[1.0, 0.0], [1.0, 0.0]], ["u", "v"], [(100, 0)] * 2, [0, 0])
-    assert pairs_of(tied, CONTROL, Scale.none(2), min_margin=0.0) == []
+    assert pairs_of(tied) == []
     alone = answers([[1.0, 0.0], [NAN, 0.0]], ["u", "v"], [(100, 0)] * 2, [0, 0])
-    assert pairs_of(alone, CONTROL, Scale.none(2), min_margin=0.0) == []
+    assert pairs_of(alone) == []
     empty = answers([[1.0, 0.0], [2.0, 0.0], [0.5, 0.0]], ["u", " ", "w"], [(100, 0)] * 3, [0, 0, 0])
-    (row,) = pairs_of(empty, CONTROL, Scale.none(2), min_margin=0.0)
+    (row,) = pairs_of(empty)
     assert row["chosen"][0]["content"] == "u"
 
 
@@ -74,3 +81,33 @@ def test_figures_of_a_policy_that_follows_and_of_one_that_does_the_opposite():
     opposite = steering_figures(directions, 1 - torch.eye(2).double(), ("a", "b"), reference=-1.0)
     assert opposite["control/a"] == pytest.approx(-1.0)
     assert opposite["control/violated_pairs"] == 1.0
+
+
+def test_all_scored_answers_of_the_kept_groups():
+    """Group 0: 1, 3 and an unscored answer; group 1: two equal scores, not kept. Numbers ride along by their name."""
+    rewards = [[1.0, 0.0], [3.0, 5.0], [NAN, 0.0], [2.0, 0.0], [2.0, 1.0]]
+    found = answers(rewards, list("uvwxy"), [(100, 0)] * 5, [0, 0, 0, 1, 1])
+    scores = scores_of(found, CONTROL, Scale.none(2))
+    pairs = kept_pairs(found, scores, min_margin=0.0)
+    rows = scored_rows(found, CONTROL, scores, pairs, {"weight": torch.arange(5.0)})
+    assert [(row["completion"][0]["content"], row["score"], row["weight"], row["group"]) for row in rows] == [
+        ("u", 1.0, 0.0, 0),
+        ("v", 3.0, 1.0, 0),
+    ]
+    assert rows[1]["rewards"] == [3.0, 5.0]
+    assert rows[0]["direction"] == {"a": 100, "b": 0}
+
+
+def test_what_a_round_kept_in_numbers():
+    """One of two groups, margin 3 - 1, the best scores 3 and has four letters."""
+    rewards = [[1.0, 0.0], [3.0, 0.0], [2.0, 0.0], [2.0, 0.0]]
+    found = answers(rewards, ["u", "four", "x", "y"], [(100, 0)] * 4, [0, 0, 1, 1])
+    scores = scores_of(found, CONTROL, Scale.none(2))
+    assert summary(found, kept_pairs(found, scores, min_margin=0.0), scores) == {
+        "dpa/kept": 0.5,
+        "dpa/margin": 2.0,
+        "dpa/score_chosen": 3.0,
+        "dpa/characters_chosen": 4.0,
+    }
+    nothing = kept_pairs(found, scores, min_margin=9.0)
+    assert summary(found, nothing, scores)["dpa/margin"] == 0.0

@@ -8,60 +8,18 @@ import torch
 from safetensors.torch import load_file
 
 from align.config.load import load_config
-from align.config.shared import LoraConfig, OutputConfig, RewardConfig
 from align.engine.soup import make_soup
 from align.errors import AlignError
-from preference.config import CausalLm, GenerationConfig, TextCheckpointConfig, TextOptimizerConfig, TextTrainingConfig
 from preference.dpa import commands
 from preference.dpa.checks import contradictions
-from preference.dpa.config import Arc, DpaConfig, DpaRun, Listed, PromptsConfig, SteeringConfig
+from preference.dpa.config import Arc, Listed
 from preference.dpa.deploy import outside, parse_direction, read_control
+from preference.dpa.kept import read_rows
 from preference.dpa.method import Dpa
 from preference.dpa.plan import plan
-from preference.dpa.rounds import RoundMaker, read_rows
+from preference.dpa.rounds import RoundMaker
 
-from ..tokenizers import model_folder
-
-REWARDS = """
-def vowels(completions, **_):
-    return [sum(c in "aeiou" for c in text) / (len(text) + 1) for text in completions]
-
-
-def length(completions, **_):
-    return [float(len(text)) for text in completions]
-"""
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    root = tmp_path_factory.mktemp("dpa")
-    model_folder(root / "model")
-    (root / "rewards.py").write_text(REWARDS)
-    for name, count in (("train", 12), ("heldout", 3)):
-        rows = [{"prompt": [{"role": "user", "content": f"{name} {number}"}]} for number in range(count)]
-        (root / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return root
-
-
-def config_of(folder, **algorithm):
-    usual = {"rounds": 2, "prompts_per_round": 8, "samples": 3, "max_new_tokens": 6, "directions": Arc()}
-    return DpaRun(
-        model=CausalLm(path=str(folder / "model"), lora=LoraConfig(rank=2, alpha=4.0, targets="all_linear")),
-        data=PromptsConfig(
-            train=str(folder / "train.jsonl"),
-            heldout=str(folder / "heldout.jsonl"),
-            max_length=256,
-            max_prompt_length=200,
-            answers_per_step=4,
-        ),
-        rewards=tuple(RewardConfig(function=f"{folder / 'rewards.py'}:{name}") for name in ("vowels", "length")),
-        algorithm=DpaConfig(**{**usual, **algorithm}),
-        optimizer=TextOptimizerConfig(learning_rate=1e-2),
-        training=TextTrainingConfig(steps=4, micro_batch_size=4),
-        evaluation=SteeringConfig(count=3, generate=GenerationConfig(max_new_tokens=4, limit=2)),
-        checkpoint=TextCheckpointConfig(every=1, keep_last=9),
-        output=OutputConfig(directory=str(folder / "runs"), trackers=(), images_every=0),
-    )
+from .runs import config_of
 
 
 @pytest.fixture(scope="module")
