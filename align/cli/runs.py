@@ -125,8 +125,18 @@ def generate(
     ] = None,
     direction: Annotated[
         str | None,
-        typer.Option(help="Of a run of DPA, also on pictures: what to prefer, such as `relevance=0.8,brevity=0.6`."),
+        typer.Option(
+            help="Of a run of DPA, also on pictures: what to prefer, such as `relevance=0.8,brevity=0.6`. Of "
+            "texts also `auto`: for each prompt the weights of --adapter."
+        ),
     ] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(help="A preference adapter of the same objectives, for `--direction auto`.")
+    ] = None,
+    neighbours: Annotated[
+        int,
+        typer.Option(min=1, help="Of a run of DPA on texts: answer under so many directions near it, keep the best."),
+    ] = 1,
 ) -> None:
     """Draw pictures, or sample several answers to each prompt, with a trained or base model."""
     from align.config.load import load_config
@@ -142,6 +152,7 @@ def generate(
         seeds=None if seeds is None else tuple(range(seeds)),
         output=output,
         **_direction(loaded, direction),
+        **_steering(loaded, adapter, neighbours),
     )
     if is_main_process():
         console().print(f"Written: {output}", soft_wrap=True)
@@ -158,6 +169,18 @@ def _direction(config: Any, direction: str | None) -> dict[str, str | None]:  # 
             "this run was not trained to follow directions.",
             "Give a run of `branch: dpa`, or one of pictures with `directions`; or leave `--direction` out.",
         )
+    return {}
+
+
+def _steering(config: Any, adapter: Path | None, neighbours: int) -> dict[str, Any]:  # Any: see `_direction`
+    """What only DPA on texts knows, as arguments."""
+    from align.errors import AlignError
+
+    if config.branch == "dpa":
+        return {"adapter": adapter, "neighbours": neighbours}
+    if adapter is not None or neighbours > 1:
+        option = "--neighbours" if adapter is None else "--adapter"
+        raise AlignError(f"`{option}` is for runs of `branch: dpa`, found `{config.branch}`.", "Leave it out.")
     return {}
 
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from align.engine.command import processes_of
 from align.engine.saving import find_checkpoint
 from align.errors import AlignError
+from align.rewards.scorer import Scorer
 from preference.audit import draw_answers
 from preference.config import CandidatesConfig, PairsConfig, PreferenceRun
 from preference.data import Texts
-from preference.dpa.assemble import heldout_prompts
+from preference.dpa.assemble import heldout_prompts, stored_scale
+from preference.dpa.auto import AUTO, check_adapter, inferred_directions
 from preference.dpa.config import DpaRun
 from preference.dpa.control import Control, Vector, draw
 from preference.dpa.deploy import outside, parse_direction
 from preference.dpa.method import token_settings
-from preference.generate import LocalAnswers, given_prompts, weights_of, write_candidates
+from preference.dpa.nearby import BestNearby, asked_nearby, neighbours_of
+from preference.generate import AnswerSource, LocalAnswers, given_prompts, weights_of, write_candidates
 from preference.models import load_causal_lm
 
 log = logging.getLogger(__name__)
@@ -36,23 +39,89 @@ def answer_along(
     numbers: Sequence[int],
     output: Path,
     direction: str | None,
+    adapter: Path | None = None,
+    neighbours: int = 1,
 ) -> Path:
     """Sample answers along a direction; see `commands.generate`."""
-    control, vector = asked_direction(config, direction)
+    control = Control.of(config.algorithm, config.reward_names())
+    direction = _checked(control, direction, adapter)
     run = as_preference_run(config)
     settings = run.candidates
     assert settings is not None  # it was just made
     texts = given_prompts(run, settings, prompts, prompts_file)
-    asked = replace(texts, rows=tuple(control.asked(row, vector) for row in texts.rows))
     source = None if checkpoint is None else find_checkpoint(checkpoint)
+    labelled, vectors = _directions(config, control, texts, direction, adapter)
+    near = [
+        neighbours_of(one, neighbours, config.seed, number) for one, number in zip(vectors, texts.numbers, strict=True)
+    ]
+    asked = asked_nearby(texts, control, near)
+    chooses = None if neighbours == 1 else _chooser(config, control, texts, near, source)
     with processes_of(config.training) as (accelerator, processes):
         model = load_causal_lm(config.model, accelerator.device)
         network, label = weights_of(run, model, source)
-        answers = LocalAnswers(model, network, label, run, settings, asked)
-        write_candidates(
-            _labelled(asked, control, vector), answers, numbers, seed=config.seed, output=output, processes=processes
-        )
+        answers: AnswerSource = LocalAnswers(model, network, label, run, settings, asked)
+        answers = answers if chooses is None else chooses(answers)
+        shown = replace(labelled, rows=tuple(control.asked(*one) for one in zip(texts.rows, vectors, strict=True)))
+        write_candidates(shown, answers, numbers, seed=config.seed, output=output, processes=processes)
     return output
+
+
+def _checked(control: Control, direction: str | None, adapter: Path | None) -> str:
+    """The direction; refused, before anything is read, where there is none or an adapter does not go with it."""
+    names = control.names
+    if direction is None:
+        raise AlignError(
+            "a policy of DPA answers for a direction, and none is given.",
+            f"Add `--direction {names[0]}=1` (its objectives are {', '.join(names)}), or `--direction {AUTO} --adapter "
+            "ADAPTER` for the weights of a preference adapter.",
+        )
+    if (direction == AUTO) != (adapter is not None):
+        found = "no adapter is given" if adapter is None else f"the direction is `{direction}`"
+        raise AlignError(
+            f"`--direction {AUTO}` and `--adapter` go together, and {found}.",
+            f"Write `--direction {AUTO} --adapter ADAPTER`, or a direction by hand without an adapter.",
+        )
+    if adapter is not None:
+        check_adapter(names, adapter)
+    return direction
+
+
+def _directions(
+    config: DpaRun, control: Control, texts: Texts, direction: str, adapter: Path | None
+) -> tuple[Texts, list[Vector]]:
+    """The prompts with their direction as a column, and the direction of each."""
+    if adapter is None:
+        _, vector = asked_direction(config, direction)
+        vectors, columns = [vector] * len(texts), dict(texts.columns)
+    else:
+        vectors, weights = inferred_directions(control, adapter, texts)
+        columns = {**texts.columns, "adapter_weights": tuple(weights)}
+        beyond = sum(outside(control, config.algorithm.directions, one) > TOLERANCE for one in vectors)
+        if beyond:
+            log.warning("the directions of %d of %d prompts are beyond those that were trained", beyond, len(texts))
+    labels = tuple(control.label(vector) for vector in vectors)
+    return replace(texts, columns={**columns, "direction": labels}), vectors
+
+
+def _chooser(
+    config: DpaRun, control: Control, texts: Texts, near: Sequence[Sequence[Vector]], source: Path | None
+) -> Callable[[AnswerSource], BestNearby]:
+    """Wraps a source of answers so that the best of neighbouring directions is taken.
+
+    Raises:
+        AlignError: rewards that cannot score these prompts, or no scale of the run.
+    """
+    scorer = Scorer(config.rewards)
+    scorer.check({"prompts", "completions", *texts.columns})
+    scorer.check_rows({**texts.columns, "prompts": texts.prompts})
+    scale = stored_scale(config, None if source is None else source.parent.parent)
+    if scale is None:
+        raise AlignError(
+            "neighbours are compared on the common scale of the rewards, which a run of DPA keeps in its folder, and "
+            "none is given.",
+            "Give the run folder or a checkpoint in it; or set `algorithm.scale: none`.",
+        )
+    return lambda inner: BestNearby(inner, texts, near, scorer=scorer, control=control, scale=scale)
 
 
 def draw_along(config: DpaRun, *, samples: int, prompts: int, output: Path) -> Path:
@@ -74,18 +143,13 @@ def draw_along(config: DpaRun, *, samples: int, prompts: int, output: Path) -> P
     return draw_answers(run, run.candidates, config.scoring()[0], plain, asked, samples=samples, output=output)
 
 
-def asked_direction(config: DpaRun, direction: str | None) -> tuple[Control, Vector]:
+def asked_direction(config: DpaRun, direction: str) -> tuple[Control, Vector]:
     """The direction as its prompt shows it; a warning where training never drew such a one.
 
     Raises:
-        AlignError: none, one with an unknown objective, or of length 0.
+        AlignError: one with an unknown objective, or of length 0.
     """
     control = Control.of(config.algorithm, config.reward_names())
-    if direction is None:
-        raise AlignError(
-            "a policy of DPA answers for a direction, and none is given.",
-            f"Add `--direction {control.names[0]}=1`; its objectives are {', '.join(control.names)}.",
-        )
     vector = control.vector(parse_direction(direction))
     beyond = outside(control, config.algorithm.directions, vector)
     if beyond > TOLERANCE:
@@ -112,9 +176,3 @@ def as_preference_run(config: DpaRun) -> PreferenceRun:
             batch_size=algorithm.batch_size,
         ),
     )
-
-
-def _labelled(texts: Texts, control: Control, vector: Vector) -> Texts:
-    """With the direction as a column of each row."""
-    label = control.label(vector)
-    return replace(texts, columns={**texts.columns, "direction": (label,) * len(texts)})

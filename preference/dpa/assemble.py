@@ -200,10 +200,19 @@ class Workshop:
         )
 
     def _scale(self) -> Scale | None:
-        """The scale of the run, once it has one."""
-        if self.config.algorithm.scale == "none":
-            return Scale.none(len(self.inputs.scorer.names))
-        path = None if self.folder is None else self.folder / ROUNDS / SCALE
-        if path is None or not path.is_file():
-            return None
-        return Scale.from_json(json.loads(path.read_text(encoding="utf-8")))
+        return stored_scale(self.config, self.folder)
+
+
+def stored_scale(config: DpaRun, folder: Path | None) -> Scale | None:
+    """The scale of a run, None before it has one.
+
+    Args:
+        config: its settings.
+        folder: of the run; None has none.
+    """
+    if config.algorithm.scale == "none":
+        return Scale.none(len(config.rewards))
+    path = None if folder is None else folder / ROUNDS / SCALE
+    if path is None or not path.is_file():
+        return None
+    return Scale.from_json(json.loads(path.read_text(encoding="utf-8")))

@@ -141,6 +141,8 @@ def generate(
     seeds: Sequence[int] | None = None,
     output: Path | None = None,
     direction: str | None = None,
+    adapter: Path | None = None,
+    neighbours: int = 1,
 ) -> Path:
     """Answer prompts for a direction, into a file of candidates.
 
@@ -151,10 +153,13 @@ def generate(
         prompts_file: a file of prompts.
         seeds: numbers of the candidates of each prompt; None takes one.
         output: the file, .jsonl or .parquet; None = `candidates.jsonl`.
-        direction: what to prefer, such as `relevance=0.8,brevity=0.6`.
+        direction: what to prefer, such as `relevance=0.8,brevity=0.6`; `auto` takes it from the adapter.
+        adapter: a preference adapter of the same objectives, for `auto`: each prompt has a direction of its own.
+        neighbours: directions near the asked one that are answered, too; the best answer along the asked one is kept.
 
     Raises:
-        AlignError: no direction, one with an unknown objective or of length 0, no prompt.
+        AlignError: no direction, one with an unknown objective or of length 0, an adapter of other objectives, no
+            prompt.
     """
     from preference.dpa.answer import answer_along
 
@@ -166,6 +171,8 @@ def generate(
         numbers=(0,) if seeds is None else tuple(seeds),
         output=output or OUTPUT,
         direction=direction,
+        adapter=adapter,
+        neighbours=neighbours,
     )
 
 
