@@ -42,7 +42,7 @@ class Words:
 
 @pytest.fixture
 def adapter(tmp_path, monkeypatch):
-    """Objectives length and vowels: a prompt with `explain` is almost all about length, one with `short` about vowels."""
+    """Objectives length and vowels: a prompt with `explain` is all but about length, one with `short` about vowels."""
     monkeypatch.setattr(use, "_own_encoder", lambda record, device: Words())
     network = PreferenceAdapter(2, 2, hidden_size=2)
     with torch.no_grad():
