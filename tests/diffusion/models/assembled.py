@@ -21,6 +21,8 @@ from diffusion.assemble import ACROSS_PROCESSES, ALGORITHMS, make_policy
 from diffusion.awm import Awm
 from diffusion.collect import Collector
 from diffusion.config import AwmConfig, DiffusionRun, DiscreteTimes, OdeSampler, RolloutConfig, Sd3Model
+from diffusion.directions.ask import Asker
+from diffusion.directions.assemble import steered
 from diffusion.models.base import DiffusionModel
 from diffusion.prompts import PromptSet
 
@@ -87,6 +89,7 @@ def assemble(config: DiffusionRun = RUN, *, model: DiffusionModel | None = None,
     config = replace(config, algorithm=replace(config.algorithm, **algorithm))
     model = model or miniature()
     policy = make_policy(config, model, keep_reference=True)
+    model = steered(model)
     timer = Timers().stage
     collector = Collector(
         config,
@@ -97,6 +100,7 @@ def assemble(config: DiffusionRun = RUN, *, model: DiffusionModel | None = None,
         processes=Processes(),
         timer=timer,
         reference=policy.reference,
+        asker=Asker.of(config),
     )
     method = ALGORITHMS[type(config.algorithm)]
     more = {"processes": Processes()} if method in ACROSS_PROCESSES else {}
