@@ -46,6 +46,14 @@ DPA = (
         remedy="Grows although nobody asked: a reward pays for length; `align audit` tells which.",
     ),
     Metric(
+        name="directions/<class>/<name>",
+        title="One reward under one direction",
+        formula="mean of that reward over the step's samples whose direction is nearest to the shown one",
+        meaning="Pictures: what the directions of a step bring, on training prompts.",
+        healthy="A reward is higher where it is asked for.",
+        remedy="Alike everywhere: the policy does not follow yet; look at `eval/control/<objective>`.",
+    ),
+    Metric(
         name="eval/control/<objective>",
         title="Control of an objective",
         formula="Spearman's rank correlation, over the shown directions, of its asked component and its mean",
