@@ -89,6 +89,15 @@ def described(given: Directions, names: tuple[str, ...]) -> str:
             return f"{len(given.directions)} given ones"
 
 
+def middle_of(directions: tuple[Components, ...], names: tuple[str, ...]) -> dict[str, float]:
+    """Sum of the directions, each in length 1: the direction between them."""
+    lengths = [math.hypot(*one.values()) or 1.0 for one in directions]
+    return {
+        name: sum(one.get(name, 0.0) / length for one, length in zip(directions, lengths, strict=True))
+        for name in names
+    }
+
+
 def shown_in_words(directions: tuple[Components, ...]) -> list[str]:
     """Directions that are shown, one text each, for plans."""
     return [", ".join(f"{name} {value:.2g}" for name, value in one.items()) for one in directions]

@@ -5,14 +5,16 @@ One file per topic: `models`, `sampling`, `times`, `algorithms`; the root datacl
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pydantic import with_config
 
 from align.config.checks import reward_name
+from align.config.directions import middle_of
 from align.config.numbers import Count
 from align.config.pipeline import PipelineConfig
+from align.config.shaping import FixedWeights
 from align.config.shared import (
     STRICT,
     CheckpointConfig,
@@ -191,3 +193,12 @@ class DiffusionRun:
     def objectives(self) -> tuple[str, ...]:
         """The rewards that are trained on, in the order of a direction's components; the others are metrics."""
         return tuple(reward_name(reward) for reward in self.rewards if reward.weight != 0)
+
+    def scoring(self) -> tuple[tuple[RewardConfig, ...], PipelineConfig]:
+        """What `align audit` takes for the score: the run's own, along the middle of the shown directions where it has
+        directions."""
+        if self.directions is None:
+            return self.rewards, self.pipeline
+        middle = middle_of(self.directions.shown_for(self.objectives()), self.objectives())
+        rewards = tuple(replace(reward, weight=middle.get(reward_name(reward), 0.0)) for reward in self.rewards)
+        return rewards, replace(self.pipeline, weights=FixedWeights())

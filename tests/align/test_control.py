@@ -3,7 +3,7 @@
 import pytest
 
 from align.config.check_directions import asks_for_less, check_directions
-from align.config.directions import Arc, Cap, Listed, described, shown_in_words
+from align.config.directions import Arc, Cap, Listed, described, middle_of, shown_in_words
 from align.control import degrees_outside, draw_directions, label_of, parse_direction, vector_of
 from align.errors import AlignError
 
@@ -37,6 +37,8 @@ def test_words():
     assert described(Arc(low=-45, high=0), NAMES) == "-45 to 0 degrees from good"
     assert described(Cap(degrees=30), NAMES) == "within 30 degrees of good 1, short 1"
     assert shown_in_words(({"good": 0.7071},)) == ["good 0.71"]
+    middle = middle_of(({"good": 3.0, "short": 4.0}, {"good": 2.0}), NAMES)  # (0.6, 0.8) + (1, 0)
+    assert middle == pytest.approx({"good": 1.6, "short": 0.8})
 
 
 @pytest.mark.parametrize("text", ["good", "good=x", "=1", "good=inf"])

@@ -46,6 +46,17 @@ def test_a_sound_config_and_its_plan(problems):
     assert [row.note for row in rows if row.value == "direction"][1] == "brightness 0.71, contrast 0.71"
 
 
+def test_an_audit_scores_along_the_middle_of_the_shown_directions(problems):
+    """(1, 0), (0.71, 0.71) and (0, 1) together: both objectives alike, the metric not at all."""
+    assert problems() == []
+    rewards, pipeline = problems.config.scoring()
+    weights = [reward.weight for reward in rewards]
+    assert weights == pytest.approx([1 + 0.5**0.5, 1 + 0.5**0.5, 0.0])
+    assert pipeline.weights.kind == "fixed"
+    problems("directions=null", "pipeline={}")
+    assert problems.config.scoring() == (problems.config.rewards, problems.config.pipeline)
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
