@@ -5,8 +5,8 @@
     python benchmarks/objectives.py plot --out OUT          pictures and tables of both
 
 What is done is not done again, so `fronts` may run in several processes with different seeds; the last call, with all
-seeds and systems, only writes the page of `align sweep`. `PRO` needs `benchmarks/objectives_pro.py pairs` and `train`
-with the same OUT before.
+seeds and systems, only writes the page of `align sweep`. The two PRO need `benchmarks/objectives_pro.py pairs` and
+`train` with the same OUT before.
 
 Success (the share of the caption that is right; whole captions are reported), compressibility (minus kB of the JPEG
 file) and colourfulness. All rewards are trained in units of the base model's standard deviation within a prompt, as
@@ -71,7 +71,7 @@ COMMON = (
     "output.images_every=0",
     "output.trackers=[]",
 )
-STEPS, RATE = 14, 2e-3
+STEPS, RATE = 12, 2e-3
 HACK_STEPS = 40
 
 WEIGHTS: Mapping[str, tuple[float, float, float]] = {
@@ -134,12 +134,12 @@ def constrained() -> dict[str, tuple[str, ...]]:
     return found
 
 
-def orchestrated(out: Path) -> dict[str, tuple[str, ...]]:
+def orchestrated(adapter: Path) -> dict[str, tuple[str, ...]]:
     """The adapter's weights alone, and half of them with half of the user's."""
     found = {}
     for name, weights in WEIGHTS.items():
         anchor = 0.0 if name == "even" else 0.5
-        source = f"pipeline.weights={{kind: adapter, path: {out / 'pro' / 'front'}, anchor: {anchor}}}"
+        source = f"pipeline.weights={{kind: adapter, path: {adapter}, anchor: {anchor}}}"
         found["alone" if name == "even" else name] = (deviations(), source, *weighed(weights))
     return found
 
@@ -152,7 +152,8 @@ def systems(out: Path) -> dict[str, dict[str, tuple[str, ...]]]:
         "soft-min": combined(deviations(), "{kind: soft_min, tau: 1.0}"),
         "LSC": combined(good_enough(), "{kind: weighted_sum}"),
         "constraint": constrained(),
-        "PRO": orchestrated(out),
+        "PRO contrastive": orchestrated(out / "pro" / "contrastive-1200-seed0"),
+        "PRO paper": orchestrated(out / "pro" / "paper-1200-seed0"),
     }
 
 
@@ -197,6 +198,7 @@ def fronts(arguments: argparse.Namespace) -> None:
         f"training.steps={STEPS}",
         f"optimizer.learning_rate={RATE}",
         "evaluation.every=0",
+        "evaluation.num_inference_steps=10",
         "evaluation.strip_every=0",
     )
     sweep(arguments.out / "fronts", tries, common, arguments.seeds)

@@ -1,4 +1,4 @@
-"""Figures and tables of objectives.py: fronts with hypervolumes, pictures at each point, the hack."""
+"""Figures and tables of objectives.py and objectives_pro.py: fronts, pictures at each point, the hack, weights."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from methods import write
 from objectives import HACK, HIGH, OBJECTIVES, REFERENCE, SEEDS, folder
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LABELS = {"shapes_strict": "whole captions right", "compressibility": "minus kB", "colourfulness": "colourfulness"}
-COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#888888")
+TARGET_COLOURS = ("#228833", "#aa3377")
 SHOWN = (0, 2, 4, 6)
 """Places of the pictures shown at each point: held-out captions in the order of the evaluation."""
 TILE, GAP = 64, 6
@@ -190,3 +192,40 @@ def curve(run: Path, objective: str) -> tuple[list[int], list[float]]:
     """Steps and means of the evaluations of a run."""
     records = [json.loads(path.read_text()) for path in sorted((run / "evaluations").glob("step_*.json"))]
     return [one["step"] for one in records], [one["rewards"][objective]["mean"] for one in records]
+
+
+def pro_figure(path: Path, lines: Sequence[Mapping], weights: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """Agreement and regret of all; weights by class of what the annotator thinks and what two adapters say."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    whole, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained", width_ratios=(1, 1, 1.5))
+    for axis, quantity in zip(axes, ("agreement", "regret"), strict=False):
+        for place, line in enumerate(lines):
+            colour = "#bbbbbb" if not line["weights"].startswith("PRO") else TARGET_COLOURS[" paper" in line["weights"]]
+            axis.barh(place, line[f"{quantity}_mean"], color=colour)
+            axis.plot([line[f"{quantity}_low"], line[f"{quantity}_high"]], [place, place], color="black", linewidth=1)
+            seeds = [float(value) for value in line[f"{quantity}_seeds"].split()]
+            axis.plot(seeds, [place] * len(seeds), "o", color="black", markersize=3)
+        axis.set_yticks(range(len(lines)), [line["weights"] for line in lines] if axis is axes[0] else [])
+        axis.invert_yaxis()
+        axis.set_xlabel({"agreement": "agreement with the annotator", "regret": "regret of the best of 8"}[quantity])
+    axes[0].set_xlim(left=0.5)
+    shown = {"annotator": "annotator", "contrastive": "PRO contrastive, 1200 pairs", "paper": "PRO paper, 1200 pairs"}
+    for offset, (label, name) in zip((-0.27, 0, 0.27), shown.items(), strict=True):
+        bottom = np.zeros(len(weights[name]))
+        for colour, part in zip(
+            ("#4477aa", "#ccbb44", "#ee6677"), np.array(list(weights[name].values())).T, strict=True
+        ):
+            axes[2].bar(np.arange(len(bottom)) + offset, part, 0.24, bottom=bottom, color=colour, edgecolor="white")
+            bottom += part
+        for place in range(len(bottom)):
+            axes[2].text(place + offset, 1.01, label[0], ha="center", fontsize=7)
+    axes[2].set_xticks(range(len(weights["annotator"])), list(weights["annotator"]), fontsize=8)
+    axes[2].set_title(
+        "weights of success (below), compressibility, colourfulness:\nannotator, PRO contrastive, PRO paper", fontsize=8
+    )
+    whole.savefig(path, dpi=110)
+    print(f"written: {path}")
