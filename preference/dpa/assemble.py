@@ -14,11 +14,13 @@ from align.rewards.scorer import Scorer
 from preference.assemble import computing_dtype
 from preference.config import GenerationConfig
 from preference.data import Texts, read_prompts
+from preference.dpa.check_warm import read_rated
 from preference.dpa.config import DpaRun
 from preference.dpa.control import Control, Scale, Vector
 from preference.dpa.method import SCALE, Dpa, DpaParts
-from preference.dpa.rounds import RoundMaker
+from preference.dpa.rounds import Answers, RoundMaker
 from preference.dpa.steering import SteeringEvaluator, as_the_data_has_them, under_directions
+from preference.dpa.warm import rated_answers
 from preference.evaluate import AnswerEvaluator
 from preference.forward import LayoutPlan, SequenceScorer, plan_layout
 from preference.layout import Group
@@ -47,6 +49,7 @@ class Inputs:
         control: objectives and their words.
         vectors: the shown directions.
         scorer: runs the rewards.
+        rated: answers of the warm start; None without.
     """
 
     prompts: Texts
@@ -54,6 +57,7 @@ class Inputs:
     control: Control
     vectors: list[Vector]
     scorer: Scorer
+    rated: Answers | None = None
 
     def reports(self) -> list[str]:
         """What became of the rows of each source, in lines."""
@@ -61,6 +65,8 @@ class Inputs:
         if self.asked is not None:
             shown = f"{len(self.asked) // len(self.vectors)} prompts under {len(self.vectors)} directions"
             lines.append(f"{self.asked.report.source}: {shown}")
+        if self.rated is not None:
+            lines.append(f"warm start: {len(self.rated.completions):,} rated answers under their directions")
         return lines
 
 
@@ -85,7 +91,9 @@ def read_inputs(config: DpaRun) -> Inputs:
         asked = as_the_data_has_them(
             tokenise_prompts(under_directions(held, control, vectors), tokenizer, config.data), held
         )
-    return Inputs(prompts=prompts, asked=asked, control=control, vectors=vectors, scorer=scorer)
+    warm = config.algorithm.warm_start
+    rated = None if warm is None else rated_answers(config, control, read_rated(config, warm))
+    return Inputs(prompts=prompts, asked=asked, control=control, vectors=vectors, scorer=scorer, rated=rated)
 
 
 def training_prompts(config: DpaRun) -> Texts:
@@ -172,6 +180,8 @@ class Workshop:
             folder=self.folder / ROUNDS,
             per_step=config.data.answers_per_step,
             steps_per_round=config.steps_per_round(),
+            warm_steps=config.warm_steps(),
+            rated=self.inputs.rated,
             updates=config.training.updates_per_rollout,
             batch_size=config.evaluation.generate.batch_size,
             dtype=computing_dtype(config.model, config.training),

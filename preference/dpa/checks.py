@@ -15,6 +15,7 @@ from align.config.needs import explain, needs_of, unmet
 from align.config.pipeline import PipelineConfig
 from align.errors import AlignError, did_you_mean
 from preference.data import read_prompts
+from preference.dpa.check_warm import check_warm_start
 from preference.dpa.config import DpaRun
 from preference.models.locate import locate
 from preference.tables import is_local
@@ -40,6 +41,7 @@ def contradictions(config: DpaRun, processes: int = 1) -> Iterator[Problem]:
         _check_template(config),
         _check_rounds(config, processes),
         _check_loss(config),
+        check_warm_start(config),
         shared.check_optimizer(config.optimizer, config.training),
         shared.check_precision(config.training, config.model.dtype, config.model.lora),
         shared.check_output(config.output),
@@ -134,12 +136,12 @@ def _check_template(config: DpaRun) -> Iterator[Problem]:
 
 
 def _check_rounds(config: DpaRun, processes: int) -> Iterator[Problem]:
-    algorithm, steps = config.algorithm, config.training.steps
+    algorithm, steps = config.algorithm, config.training.steps - config.warm_steps()
     if steps % algorithm.rounds:
         yield Problem(
             keys=("training.steps", "algorithm.rounds"),
             message=f"{steps} steps do not divide over {algorithm.rounds} rounds.",
-            way_out=f"Set `training.steps` to a multiple of {algorithm.rounds}.",
+            way_out=f"Set `training.steps`, without those of a warm start, to a multiple of {algorithm.rounds}.",
         )
     rows, updates = config.data.answers_per_step, config.training.updates_per_rollout
     if rows % updates or rows // updates < processes:

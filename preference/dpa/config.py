@@ -14,7 +14,7 @@ from pydantic import Field, with_config
 
 from align.config.checks import reward_name
 from align.config.directions import Arc as Arc  # these two also under their old place
-from align.config.directions import Cap, Components, Directions
+from align.config.directions import Cap, Components, Directions, middle_of
 from align.config.directions import Listed as Listed
 from align.config.numbers import Count, NonNegativeFloat, PositiveFloat, PositiveInt, Share
 from align.config.pipeline import Base, PipelineConfig
@@ -44,6 +44,20 @@ class PromptsConfig(TokensConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WarmStart:
+    """Supervised fine-tuning on the best of rated answers under drawn directions, before anything is sampled."""
+
+    data: DataPath
+    """Rated answers: `prompt`, `response` and a column for each reward (HelpSteer), or UltraFeedback's nested lists."""
+    split: str = "train"
+    """Split of `data`, where the source has several."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Reward -> its rating in the file, where that has another name."""
+    steps: PositiveInt
+    """Steps on them; they are part of `training.steps`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DpaConfig:
     """DPA: one policy that reads in its prompt how to weigh the objectives. arXiv:2402.18571.
 
@@ -60,8 +74,10 @@ class DpaConfig:
     """Control text with a slot for each objective, such as `Aim for {helpfulness} x helpfulness.`; `null`: ours."""
     placement: Literal["system", "prefix", "none"] = "system"
     """Where the control text stands: system turn, before the prompt, or nowhere (a policy for one direction)."""
+    warm_start: WarmStart | None = None
+    """Rated answers that are trained on before the first round; `null`: none."""
     rounds: PositiveInt = 4
-    """Rounds of sampling and fine-tuning; they share `training.steps` equally."""
+    """Rounds of sampling and fine-tuning; they share equally what the warm start leaves of `training.steps`."""
     prompts_per_round: PositiveInt | None = None
     """Prompts of a round, none twice before all were used; `null` takes all prompts in each round."""
     directions_per_prompt: PositiveInt = 1
@@ -162,9 +178,7 @@ class DpaRun:
     def scoring(self) -> tuple[tuple[RewardConfig, ...], PipelineConfig]:
         """What `align audit` takes for the score: rewards on the common scale, along the middle of the shown
         directions."""
-        lengths = [math.hypot(*direction.values()) for direction in self.shown()]
-        parts = list(zip(self.shown(), lengths, strict=True))
-        middle = {name: sum(one.get(name, 0.0) / (size or 1.0) for one, size in parts) for name in self.names()}
+        middle = middle_of(self.shown(), self.names())
         mixes = self.algorithm.objectives or {name: {name: 1.0} for name in self.names()}
         weights = {
             name: sum(middle[objective] * mix.get(name, 0.0) for objective, mix in mixes.items())
@@ -177,4 +191,8 @@ class DpaRun:
 
     def steps_per_round(self) -> int:
         """Steps of a round; the checks see to it that rounds are equal."""
-        return max(1, self.training.steps // self.algorithm.rounds)
+        return max(1, (self.training.steps - self.warm_steps()) // self.algorithm.rounds)
+
+    def warm_steps(self) -> int:
+        """Steps before the first round."""
+        return 0 if self.algorithm.warm_start is None else self.algorithm.warm_start.steps

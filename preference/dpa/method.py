@@ -1,5 +1,6 @@
 """Directional Preference Alignment, as the one loop sees it. Page: docs/dpa.md.
 
+    round 0:  -log p(y* | text(v), x) on rated answers (warm.py), if there are any
     round t:  sample and keep (rounds.py), then  steps / rounds  steps of
               -log p(y* | text(v), x)                             loss: sft, as published
               DPO on (y*, y-) against p at the round's start      loss: dpo (ours)
@@ -14,6 +15,7 @@ learning rate are ours where the paper's were not found.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -27,7 +29,7 @@ from align.shaping.steering import Scale
 from align.types import LossOutput
 from preference.config.data import PairsConfig, TokensConfig
 from preference.dpa.kept import kept_pairs, read_rows, replayed, scores_of, summary, write_rows
-from preference.dpa.losses import LOSSES, OpenedRound, Stored
+from preference.dpa.losses import LOSSES, OpenedRound, RoundLoss, Stored
 from preference.pair_method import PairMethod, PairParts
 from preference.reference import ReferenceCache, ReferenceTable, complete
 from preference.sampler import PairSampler
@@ -35,10 +37,14 @@ from preference.sampler import PairSampler
 if TYPE_CHECKING:
     from align.engine.adapters import Policy
     from preference.dpa.config import DpaConfig
-    from preference.dpa.rounds import RoundMaker
+    from preference.dpa.rounds import Answers, RoundMaker
     from preference.forward import SequenceScorer
 
+log = logging.getLogger(__name__)
+
 SCALE = "scale.json"
+WARM = 0
+"""Number of the round of the warm start."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +58,8 @@ class DpaParts:
         folder: where the rounds lie.
         per_step: kept answers of a step, over all processes.
         steps_per_round: steps of a round.
+        warm_steps: steps before the first round.
+        rated: answers of the warm start; None without.
         updates: optimiser updates of a step.
         batch_size: pairs of a pass that asks the reference.
         dtype: what the network computes in.
@@ -63,6 +71,8 @@ class DpaParts:
     folder: Path
     per_step: int
     steps_per_round: int
+    warm_steps: int = 0
+    rated: Answers | None = None
     updates: int = 1
     batch_size: int = 8
     dtype: torch.dtype = torch.float32
@@ -80,7 +90,7 @@ class Dpa:
         self.config = config
         self._parts = parts
         self._maker = parts.maker
-        self._round = 0
+        self._round = -1
         self._inner: PairMethod | None = None
         self._found: dict[str, float] = {}
         self.scale = self._scale()
@@ -93,10 +103,10 @@ class Dpa:
 
     def collect(self, step: int) -> Any:  # Any: pairs or single answers
         """The next kept answers; the first step of a round samples them."""
-        number, local = divmod(step - 1, self._parts.steps_per_round)
-        if number + 1 != self._round:
-            self._open(number + 1)
-        return self.inner.collect(local + 1)
+        number, local = self._place(step)
+        if number != self._round:
+            self._open(number)
+        return self.inner.collect(local)
 
     def prepare_update(self, update: int, rows: Any) -> None:
         """See the round's method."""
@@ -122,47 +132,86 @@ class Dpa:
         """File of a round."""
         return self._parts.folder / f"round_{number:02d}.jsonl"
 
+    def _place(self, step: int) -> tuple[int, int]:
+        """Round of a step, and its number in it, from 1; round 0 is the warm start."""
+        warm = self._parts.warm_steps
+        if step <= warm:
+            return WARM, step
+        number, local = divmod(step - 1 - warm, self._parts.steps_per_round)
+        return number + 1, local + 1
+
     def _scale(self) -> Scale:
-        """Of the base model's answers: those of the first round, which is sampled before anything is trained."""
-        rewards = len(self._maker.scorer.names)
+        """Of the base model's answers to the prompts of the first round, sampled before anything is trained. Without a
+        warm start they are that round."""
+        maker = self._maker
         if self.config.scale == "none":
-            return Scale.none(rewards)
+            return Scale.none(len(maker.scorer.names))
         path = self._parts.folder / SCALE
-        if not self._maker.processes.from_main(path.is_file()):
-            self._sample(1)
-        stored = self._maker.processes.from_main(path.read_text() if self._maker.processes.is_main else None)
+        if not maker.processes.from_main(path.is_file()):
+            answers = self._answers(1)
+            scale = Scale.of(answers.rewards)
+            self._warn_of_constants(answers)
+            if not self._parts.warm_steps:
+                self._keep(1, answers, scale)
+            if maker.processes.is_main:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                text = json.dumps({"names": maker.scorer.names, **scale.to_json()}, indent=1)
+                path.write_text(text, encoding="utf-8")
+            maker.processes.barrier()
+        stored = maker.processes.from_main(path.read_text() if maker.processes.is_main else None)
         return Scale.from_json(json.loads(str(stored)))
 
-    def _sample(self, number: int) -> None:
-        """Make the file of a round, and with the first one the scale. A collective."""
-        policy, main = self._parts.policy, self._maker.processes.is_main
+    def _warn_of_constants(self, answers: Answers) -> None:
+        """Say which reward tells no answers apart: along it nothing is kept."""
+        for name, column in zip(self._maker.scorer.names, answers.rewards.unbind(dim=1), strict=True):
+            scored = column[~column.isnan()]
+            if len(scored) > 1 and bool((scored == scored[0]).all()) and self._maker.processes.is_main:
+                log.warning(
+                    "the reward `%s` is %g for all %d answers of the first round: a direction towards it alone keeps "
+                    "nothing",
+                    name,
+                    float(scored[0]),
+                    len(scored),
+                )
+
+    def _answers(self, number: int) -> Answers:
+        """Sample and score those of a round. A collective."""
+        policy = self._parts.policy
         policy.gather()  # processes make different numbers of passes
         try:
-            answers = self._maker.sample(number)
+            return self._maker.sample(number)
         finally:
             policy.reshard()
-        if number == 1 and self.config.scale == "start":
-            scale = Scale.of(answers.rewards)
-        else:
-            scale = Scale.none(answers.rewards.shape[1]) if self.config.scale == "none" else self.scale
-        scores = scores_of(answers, self._maker.control, scale)
+
+    def _keep(self, number: int, answers: Answers, scale: Scale) -> None:
+        """Make the file of a round. A collective."""
+        control, main = self._maker.control, self._maker.processes.is_main
+        scores = scores_of(answers, control, scale)
         pairs = kept_pairs(answers, scores, min_margin=self.config.min_margin)
-        rows = LOSSES[self.config.loss].keep(answers, self._maker.control, scores, pairs, self.config)
+        rows = self._loss(number).keep(answers, control, scores, pairs, self.config)
         share = self.config.replayed()
         if number > 1 and share > 0:
             rows += replayed(read_rows(self.path_of(number - 1)), share, self._maker.seed, number)
         if main:
             write_rows(self.path_of(number), rows)
-            text = json.dumps({"names": self._maker.scorer.names, **scale.to_json()}, indent=1)
-            if number == 1:
-                (self._parts.folder / SCALE).write_text(text, encoding="utf-8")
         self._maker.processes.barrier()
         self._found = summary(answers, pairs, scores)
+
+    def _make(self, number: int) -> None:
+        if number == WARM:
+            assert self._parts.rated is not None  # there are no steps without
+            self._keep(number, self._parts.rated, Scale.of(self._parts.rated.rewards))
+        else:
+            self._keep(number, self._answers(number), self.scale)
+
+    def _loss(self, number: int) -> RoundLoss:
+        """What a round is trained by: rated answers are imitated, whatever comes afterwards."""
+        return LOSSES["sft" if number == WARM else self.config.loss]
 
     def _open(self, number: int) -> None:
         """Read a round, made now if it is not there. A collective."""
         if not self._maker.processes.from_main(self.path_of(number).is_file()):
-            self._sample(number)
+            self._make(number)
         path, maker = self.path_of(number), self._maker
         count = len(read_rows(path))
         if count < self._parts.per_step:
@@ -189,7 +238,7 @@ class Dpa:
             at_start=lambda stored: self._at_start(stored, number),
             updates=self._parts.steps_per_round * self._parts.updates,
         )
-        self._inner = LOSSES[self.config.loss].open(opened)
+        self._inner = self._loss(number).open(opened)
         self._round = number
 
     def _pair_parts(self, stored: Stored, sampler: PairSampler) -> PairParts:

@@ -20,6 +20,7 @@ def plan(config: DpaRun, processes: int = 1) -> Plan:
         title=f"dpa on {config.model.path}, {config.algorithm.rounds} rounds, {config.training.steps} steps",
         sections=(
             Section(title="What is trained", rows=_what(config)),
+            *_warm_start(config),
             Section(title="Each round", rows=_round(config, processes)),
             Section(title="Each step", rows=_step(config)),
             Section(title="The whole run", rows=(*_run(config), *_evaluation(config))),
@@ -46,6 +47,15 @@ def _what(config: DpaRun) -> tuple[Row, ...]:
         Row(label="control text", value=algorithm.placement, note=algorithm.template or "our words"),
         Row(label="loss", value=algorithm.loss, note=losses[algorithm.loss]),
     )
+
+
+def _warm_start(config: DpaRun) -> tuple[Section, ...]:
+    warm = config.algorithm.warm_start
+    if warm is None:
+        return ()
+    note = f"of {warm.data}, the best of each prompt under its direction, imitated"
+    rows = (Row(label="rated answers", value="read", note=note), Row(label="steps", value=f"{warm.steps}"))
+    return (Section(title="Warm start", rows=rows),)
 
 
 def _round(config: DpaRun, processes: int) -> tuple[Row, ...]:
