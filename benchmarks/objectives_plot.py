@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from methods import write
-from objectives import HACK, HIGH, OBJECTIVES, REFERENCE, SEEDS, folder
+from objectives import HACK, HIGH, OBJECTIVES, REFERENCE, SEEDS, WEIGHTS, folder
 from PIL import Image
 
 from align.shaping.pareto import hypervolume, in_unit_box
@@ -61,7 +61,7 @@ def front_figure(out: Path) -> None:
     _bars(axes.flat[3], data, by_system)
     figure.savefig(out / "fronts.png", dpi=110)
     _tables(out, data, by_system)
-    pictures(out, list(by_system), data).save(out / "pictures.png")
+    picture_figure(out, list(by_system), data)
     print(f"written: {out / 'fronts.png'}, {out / 'pictures.png'}")
 
 
@@ -115,18 +115,27 @@ def tiles(run: Path, step: int, places: Sequence[int]) -> list[Image.Image]:
     ]
 
 
-def pictures(out: Path, names: Sequence[str], data: Mapping[str, Any], seed: int = 0) -> Image.Image:
+def picture_figure(out: Path, names: Sequence[str], data: Mapping[str, Any], seed: int = 0) -> None:
     """A row for each system, a block of the same captions for each of its points; the first row is before training."""
-    runs = {
-        (one["system"], one["point"]): Path(one["where"].split(", step")[0])
-        for one in data["sources"]
-        if one["seed"] == seed
-    }
+    import matplotlib.pyplot as plt
+
+    sources = [one for one in data["sources"] if one["seed"] == seed]
+    runs = {(one["system"], one["point"]): Path(one["where"].rpartition(", step ")[0]) for one in sources}
+    last = int(sources[0]["where"].rpartition(", step ")[2])
     labels = {name: [one["point"] for one in data["points"] if one["system"] == name] for name in names}
-    last = max(int(path.name[5:]) for path in (next(iter(runs.values())) / "evaluations/pictures").iterdir())
     rows = [[tiles(next(iter(runs.values())), 0, SHOWN)]]
     rows += [[tiles(runs[name, point], last, SHOWN) for point in labels[name]] for name in names]
-    return sheet(rows)
+    drawn = sheet(rows)
+    figure, axis = plt.subplots(figsize=(drawn.width / 95, drawn.height / 95), layout="constrained")
+    axis.imshow(drawn)
+    axis.set_yticks(
+        [(row + 0.5) * (TILE + GAP) for row in range(len(rows))], ["before", *(n.replace("_", " ") for n in names)]
+    )
+    block = len(SHOWN) * (TILE + 1) + GAP
+    axis.set_xticks([(column + 0.5) * block for column in range(len(WEIGHTS))], list(WEIGHTS))
+    axis.tick_params(length=0, labeltop=True, labelbottom=False)
+    axis.spines[:].set_visible(False)
+    figure.savefig(out / "pictures.png", dpi=110)
 
 
 def sheet(rows: Sequence[Sequence[Sequence[Image.Image]]]) -> Image.Image:
@@ -181,7 +190,7 @@ def hack_figure(out: Path) -> None:
     for row, (name, (run, step)) in enumerate(strips.items(), start=1):
         axis = figure.add_subplot(grid[row, :])
         axis.imshow(sheet([[tiles(run, step, range(14))]]))
-        axis.set_ylabel(name)
+        axis.set_ylabel(name.replace(" ", "\n"))
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     figure.savefig(out / "hack.png", dpi=110)
