@@ -11,6 +11,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +63,18 @@ class Scale:
         return (rewards.double() - self.mean) / self.deviation
 
 
+def control(asked: Float[Tensor, "d"], obtained: Float[Tensor, "d"]) -> float | None:
+    """Rank correlation of what is asked of an objective and what is obtained, over directions.
+
+    Returns:
+        In [-1, 1]; 0 where the same is obtained whatever is asked; None where all directions ask alike.
+    """
+    if len(asked.unique()) < 2:
+        return None
+    found = float(spearman(asked, obtained))
+    return 0.0 if math.isnan(found) else found
+
+
 def steering_figures(
     directions: Float[Tensor, "d c"], obtained: Float[Tensor, "d c"], names: Sequence[str], *, reference: float
 ) -> dict[str, float]:
@@ -73,9 +86,9 @@ def steering_figures(
         names: of the objectives.
         reference: of the hypervolume, in each objective.
     """
-    found = {
-        f"control/{name}": float(spearman(directions[:, place], obtained[:, place])) for place, name in enumerate(names)
-    }
+    pairs = zip(names, directions.unbind(dim=1), obtained.unbind(dim=1), strict=True)
+    followed = {f"control/{name}": control(asked, reached) for name, asked, reached in pairs}
+    found = {name: value for name, value in followed.items() if value is not None}
     found["control/violated_pairs"] = violated_pairs(directions, obtained)
     if len(names) <= MOST_OBJECTIVES:
         found["control/hypervolume"] = hypervolume(obtained, torch.full((len(names),), reference).double())

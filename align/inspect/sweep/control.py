@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from align.inspect.sweep.systems import Sweep, System
-from align.order import spearman
+from align.shaping.steering import control as of_directions
 
 FEWEST = 3
 """Different directions below which a rank correlation is a coin."""
@@ -44,10 +44,10 @@ def control(
     """
     found: list[np.ndarray | None] = []
     for k, column in enumerate(asked.unbind(dim=1)):
-        if len(column.unique()) < 2:
+        per_seed = [[of_directions(column, row) for row in means[:, list(own), k]] for own in system.places]
+        if per_seed[0][0] is None:
             found.append(None)
             continue
-        per_seed = [[float(spearman(column, row)) for row in means[:, list(own), k]] for own in system.places]
-        numbers = np.nan_to_num(np.asarray(per_seed).T, nan=0.0)
+        numbers = np.asarray(per_seed, dtype=np.float64).T
         found.append(np.take_along_axis(numbers, seeds.numpy(), axis=1).mean(axis=1))
     return found

@@ -83,6 +83,14 @@ def test_figures_of_a_policy_that_follows_and_of_one_that_does_the_opposite():
     assert opposite["control/violated_pairs"] == 1.0
 
 
+def test_figures_of_a_policy_that_does_not_listen_and_of_one_direction():
+    """The same whatever is asked: no correlation, 0. One direction asks for nothing different: no number at all."""
+    deaf = steering_figures(torch.eye(2).double(), torch.full((2, 2), 0.5).double(), ("a", "b"), reference=-1.0)
+    assert (deaf["control/a"], deaf["control/b"]) == (0.0, 0.0)
+    alone = steering_figures(torch.eye(2).double()[:1], torch.ones(1, 2).double(), ("a", "b"), reference=-1.0)
+    assert "control/a" not in alone
+
+
 def test_all_scored_answers_of_the_kept_groups():
     """Group 0: 1, 3 and an unscored answer; group 1: two equal scores, not kept. Numbers ride along by their name."""
     rewards = [[1.0, 0.0], [3.0, 5.0], [NAN, 0.0], [2.0, 0.0], [2.0, 1.0]]
