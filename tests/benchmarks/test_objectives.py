@@ -54,7 +54,7 @@ def test_the_judge_by_hand(benchmark_module):
 
 
 def test_best_fixed_weights_of_labels_that_one_reward_decides(benchmark_module):
-    """One pair that success and compressibility judge differently: whichever was preferred, the weights agree with it."""
+    """One pair that two rewards judge differently: whichever picture was preferred, the weights agree with it."""
     judge = benchmark_module("objectives_judge")
     low, high = ({"success": s, "compressibility": c, "colourfulness": 0.2} for s, c in ((1.0, -2.0), (0.0, -1.0)))
     one, two, _ = judge.best_fixed([{"chosen_rewards": high, "rejected_rewards": low}])
