@@ -21,6 +21,7 @@ from preference.dpa.control import Control, Vector, draw
 from preference.dpa.deploy import outside, parse_direction
 from preference.dpa.method import token_settings
 from preference.dpa.nearby import BestNearby, asked_nearby, neighbours_of
+from preference.dpa.read_back import check_read_back
 from preference.generate import AnswerSource, LocalAnswers, given_prompts, weights_of, write_candidates
 from preference.models import load_causal_lm
 
@@ -58,6 +59,7 @@ def answer_along(
     chooses = None if neighbours == 1 else _chooser(config, control, texts, near, source)
     with processes_of(config.training) as (accelerator, processes):
         model = load_causal_lm(config.model, accelerator.device)
+        check_read_back(control, list(dict.fromkeys(vectors)), texts, model.tokenizer, run.data)
         network, label = weights_of(run, model, source)
         answers: AnswerSource = LocalAnswers(model, network, label, run, settings, asked)
         answers = answers if chooses is None else chooses(answers)

@@ -18,6 +18,7 @@ from preference.dpa.check_warm import read_rated
 from preference.dpa.config import DpaRun
 from preference.dpa.control import Control, Scale, Vector
 from preference.dpa.method import SCALE, Dpa, DpaParts
+from preference.dpa.read_back import check_read_back
 from preference.dpa.rounds import Answers, RoundMaker
 from preference.dpa.steering import SteeringEvaluator, as_the_data_has_them, under_directions
 from preference.dpa.warm import rated_answers
@@ -85,9 +86,10 @@ def read_inputs(config: DpaRun) -> Inputs:
             scorer.check({"prompts", "completions", *texts.columns})
             scorer.check_rows({**texts.columns, "prompts": texts.prompts})
     tokenizer = load_tokenizer(config.model)
-    tokenise_prompts(_under(prompts, control, vectors[0]), tokenizer, config.data)  # says now what cannot be read
+    check_read_back(control, vectors, prompts, tokenizer, config.data)  # says now what cannot be read
     asked = None
     if held is not None:
+        check_read_back(control, vectors, held, tokenizer, config.data)
         asked = as_the_data_has_them(
             tokenise_prompts(under_directions(held, control, vectors), tokenizer, config.data), held
         )

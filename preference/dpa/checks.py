@@ -11,6 +11,7 @@ from align.config import checks as shared
 from align.config.check_directions import check_directions
 from align.config.directions import Listed
 from align.config.errors import Problem
+from align.config.lengths import refuse_epochs
 from align.config.needs import explain, needs_of, unmet
 from align.config.pipeline import PipelineConfig
 from align.errors import AlignError, did_you_mean
@@ -43,6 +44,7 @@ def contradictions(config: DpaRun, processes: int = 1) -> Iterator[Problem]:
         _check_loss(config),
         check_warm_start(config),
         shared.check_optimizer(config.optimizer, config.training),
+        refuse_epochs(config.training),
         shared.check_precision(config.training, config.model.dtype, config.model.lora),
         shared.check_output(config.output),
         _check_sampling(config),
