@@ -11,6 +11,7 @@ from typing import Any
 from align.config import checks as shared
 from align.config.check_pipeline import check_pipeline
 from align.config.errors import Problem
+from align.config.lengths import refuse_epochs
 from align.errors import AlignError
 from diffusion.check_chain import check_chain
 from diffusion.check_directions import check_steering
@@ -67,6 +68,7 @@ def contradictions(config: DiffusionRun, processes: int = 1) -> Iterator[Problem
         iter(()) if is_offline(config) else shared.check_groups(config.pipeline, config.rollout.group_size),
         check_updates(config, processes),
         shared.check_optimizer(config.optimizer, config.training),
+        iter(()) if is_offline(config) else refuse_epochs(config.training),
         shared.check_precision(config.training, config.model.dtype, config.model.lora),
         shared.check_output(config.output),
         check_sampler(config.rollout.sampler),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from align.cli.head import show_plan, write_head
 from align.config.checks import reward_name
+from align.config.lengths import with_steps
 from align.config.load import CONFIG_NAME, save_config
 from align.config.shared import RewardConfig
 from align.engine.checkpoint import make_readable
@@ -39,6 +40,7 @@ from diffusion.inputs import keeps_reference
 from diffusion.models import load_model
 from diffusion.models.lora import is_lora_folder, load_lora
 from diffusion.models.prompt_length import check_prompt_lengths
+from diffusion.needs import rows_per_step
 from diffusion.plan import plan
 from diffusion.prompts import PromptSet, read_prompts
 from diffusion.records import write_evaluation
@@ -73,6 +75,8 @@ def train(config: DiffusionRun, *, name: str = "run", resume: Path | None = None
     """
     with processes_of(config.training) as (accelerator, processes):
         inputs = read_inputs(config)
+        if inputs.pictures is not None:
+            config = with_steps(config, len(inputs.pictures), rows_per_step(config))
         _check_lengths(config, _texts(config, inputs), tell=processes.is_main)
         check_readable(config, inputs.prompts.prompts[0])
         show_plan(plan(config, processes.world), processes)

@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from align.config.checks import reward_name
+from align.config.lengths import with_steps
 from align.config.shared import RewardConfig
 from align.errors import AlignError
 from align.inspect.plan import Difference, Plan, Row, Section, differences_from
@@ -56,6 +57,8 @@ def plan(config: DiffusionRun, processes: int = 1) -> Plan:
         config: its settings, already checked.
         processes: how many processes it runs on.
     """
+    if is_offline(config):
+        config = with_steps(config, _usable(config), rows_per_step(config))
     files = _Prompts(train=_read(config.prompts.train), heldout=_read(config.prompts.heldout))
     return Plan(
         title=f"{config.algorithm.kind} on {config.model.path}, {config.training.steps} steps",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from align.cli.head import show_plan, write_head
+from align.config.lengths import with_steps
 from align.config.load import CONFIG_NAME, save_config
 from align.engine.checkpoint import make_readable
 from align.engine.command import check_resumable, evaluation_folder, made, open_folder, processes_of
@@ -72,6 +73,7 @@ def train(config: PreferenceRun, *, name: str = "run", resume: Path | None = Non
     """
     with processes_of(config.training) as (accelerator, processes):
         inputs = read_inputs(config)
+        config = with_steps(config, len(inputs.pairs), config.data.pairs_per_step)
         records = training_records(config, inputs.pairs)
         planned = plan(config, processes.world)
         show_plan(planned, processes, inputs.reports())

@@ -7,6 +7,7 @@ from functools import singledispatch
 from typing import Any
 
 from align.config.checks import reward_name
+from align.config.lengths import with_steps
 from align.errors import AlignError
 from align.inspect.plan import Plan, Row, Section, differences_from
 from preference.arithmetic import (
@@ -33,7 +34,9 @@ def plan(config: PreferenceRun, processes: int = 1) -> Plan:
         config: its settings, already checked.
         processes: how many processes it runs on.
     """
-    train = _read(config.data.train, lambda: training_texts(config))
+    train = _read(config.data.train, lambda: training_texts(config), ask=config.training.epochs is not None)
+    if train is not None:
+        config = with_steps(config, len(train), config.data.pairs_per_step)
     heldout = _read(config.data.heldout, lambda: heldout_texts(config))
     return Plan(
         title=f"{config.algorithm.kind} on {config.model.path}, {config.training.steps} steps",
@@ -50,13 +53,17 @@ def plan(config: PreferenceRun, processes: int = 1) -> Plan:
     )
 
 
-def _read(source: str | None, read: Callable[[], Texts | None]) -> Texts | None:
-    """The rows of a source; None where it is on the hub or cannot be read, which the checks have told by now."""
-    if source is None or not is_local(source):
+def _read(source: str | None, read: Callable[[], Texts | None], *, ask: bool = False) -> Texts | None:
+    """The rows of a source; None where it cannot be read, which the checks have told by now, or is on the hub, which is
+    asked only if the number of rows says how long the run is.
+    """
+    if source is None or not (ask or is_local(source)):
         return None
     try:
         return read()
     except AlignError:
+        if ask:
+            raise
         return None
 
 

@@ -10,6 +10,7 @@ from align.adapter.config import AdapterRun
 from align.adapter.rows import PreferredRows, read_rows
 from align.config import checks as shared
 from align.config.errors import Problem
+from align.config.lengths import refuse_epochs
 from align.encoders.config import TransformersEncoder
 from align.errors import AlignError
 
@@ -28,6 +29,7 @@ def contradictions(config: AdapterRun, processes: int = 1) -> Iterator[Problem]:
         _check_data(config, processes),
         _check_training(config),
         shared.check_optimizer(config.optimizer, config.training),
+        refuse_epochs(config.training, "an adapter stops by itself when held-out rows gain no more"),
         shared.check_output(config.output),
     )
 

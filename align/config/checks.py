@@ -106,6 +106,8 @@ def check_updates(samples: int, training: TrainingConfig, processes: int) -> Ite
 
 def check_optimizer(optimizer: OptimizerConfig, training: TrainingConfig) -> Iterator[Problem]:
     """A warm-up that never ends."""
+    if training.epochs is not None:  # asked again once the rows are counted
+        return
     updates = training.steps * training.updates_per_rollout
     if optimizer.warmup_updates >= updates and optimizer.warmup_updates:
         yield Problem(

@@ -18,6 +18,7 @@ from align.config.branches import branch_module, branches, root_of
 from align.config.diagnose import describe, nearest, problems_of
 from align.config.document import Document, Dumper, read_document
 from align.config.errors import ConfigError, Problem
+from align.config.lengths import one_length
 from align.config.overrides import apply_overrides, drop_settings_of_old_kinds, parse_override
 from align.config.paths import locate
 from align.config.sections import fill_kinds
@@ -60,6 +61,7 @@ def resolve(document: Document, overrides: Sequence[str], folders: Sequence[Path
     before = document
     document = apply_overrides(document, _parse_overrides(overrides))
     root = _root(document)
+    document = one_length(before, document)
     document = drop_settings_of_old_kinds(root, before, document)
     document = replace(document, data=fill_kinds(root, document.data))
     try:

@@ -67,6 +67,9 @@ class TrainingConfig:
 
     steps: PositiveInt = 100
     """Steps of the run. A step is one collection (a rollout, or the next pairs) and its optimiser updates."""
+    epochs: PositiveFloat | None = None
+    """Instead of `steps`, for methods that learn from stored rows: how often each is read, 3 or 0.5. The run counts its
+    rows, and its saved config has the steps."""
     micro_batch_size: PositiveInt = 8
     """Samples in one forward and backward pass of one process; changes speed and memory, not the result."""
     updates_per_rollout: PositiveInt = 1

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from align.cli.head import show_plan, write_head
+from align.config.lengths import with_steps
 from align.config.load import CONFIG_NAME, save_config
 from align.engine.checkpoint import make_readable
 from align.engine.command import check_resumable, evaluation_folder, made, open_folder, processes_of
@@ -61,6 +62,7 @@ def train(config: RewardModelRun, *, name: str = "run", resume: Path | None = No
         return fit(config, config.algorithm, name=name, resume=resume, command=command)
     with processes_of(config.training) as (accelerator, processes):
         inputs = read_inputs(config)
+        config = with_steps(config, len(inputs.train), config.rows_per_step)
         planned = plan(config, processes.world)
         show_plan(planned, processes, inputs.reports())
         folder = open_folder(config.output, name, resume, processes)

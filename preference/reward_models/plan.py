@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import singledispatch
 from typing import Any
 
+from align.config.lengths import with_steps
 from align.inspect.plan import Plan, Row, Section, differences_from
 from preference.arithmetic import batches, process_slice, times_with_interval
+from preference.data import read_pairs
 from preference.reward_models.config import (
     RatingsConfig,
     RewardBtConfig,
@@ -15,6 +17,7 @@ from preference.reward_models.config import (
     RewardRegressionConfig,
     RewardRidgeConfig,
 )
+from preference.reward_models.data import training_ratings
 
 
 def plan(config: RewardModelRun, processes: int = 1) -> Plan:
@@ -25,6 +28,7 @@ def plan(config: RewardModelRun, processes: int = 1) -> Plan:
         processes: how many processes it runs on.
     """
     frozen = isinstance(config.algorithm, RewardRidgeConfig)
+    config = config if frozen else _counted(config)
     return Plan(
         title=f"{config.algorithm.kind} on {config.model.path}",
         sections=(
@@ -36,6 +40,15 @@ def plan(config: RewardModelRun, processes: int = 1) -> Plan:
         recipe=config.recipe,
         differences=() if config.recipe is None else differences_from(config, config.recipe),
     )
+
+
+def _counted(config: RewardModelRun) -> RewardModelRun:
+    """Epochs as steps; rows are read for that alone."""
+    if config.training.epochs is None:
+        return config
+    data = config.data
+    rows = training_ratings(data) if isinstance(data, RatingsConfig) else read_pairs(data.train, data)
+    return with_steps(config, len(rows), config.rows_per_step)
 
 
 @singledispatch

@@ -260,6 +260,15 @@ def test_plan(folder):
     assert (passes["reference"], passes["together"]) == ("0", "6")
 
 
+def test_the_plan_of_epochs_has_their_steps(folder):
+    """Eight pairs, 1.25 times, four a step: 10 pairs, three steps."""
+    made = plan(load_config(folder / "run.yaml", ["training.epochs=1.25", "evaluation.every=2"]))
+    rows = {row.label: (row.value, row.note) for section in made.sections for row in section.rows}
+    assert made.title.endswith(", 3 steps")
+    assert rows["pairs to train on"] == ("12", "3 steps x 4, 1.5 times through the 8")
+    assert rows["evaluations"][0] == "3"
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_parameters_are_counted_exactly(tmp_path, family):
     from align.config.shared import LoraConfig

@@ -93,6 +93,11 @@ def planned(config: str, tries: Sequence[str], seeds: Sequence[int], output: Pat
             directory = (output / "runs").resolve()
             place = [f"output.directory={shlex.quote(str(directory))}", f"output.name={shlex.quote(name)}"]
             loaded = load_config(config, [*common, *overrides, *more, *place])
+            if loaded.training.epochs is not None:
+                raise AlignError(
+                    "a sweep compares trainings of equal length, and finds finished ones by their last step.",
+                    "Set training.steps; `align plan` says how many the epochs come to.",
+                )
             trial = Trial(system=system, label=label, seed=loaded.seed, folder=directory / name, config=loaded)
             _check_settings(trial)
             found.append(trial)
