@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from itertools import chain
@@ -51,6 +52,7 @@ def check_pipeline(
                 message=f"`{key}` names a reward `{name}`, which there is not.{did_you_mean(name, known)}",
                 way_out=f"The rewards are {', '.join(known) or 'none'}; a reward of weight 0 is a metric and will do.",
             )
+    yield from _check_direction(pipeline)
     yield from _check_signs(rewards, pipeline)
     yield from _check_adapter(rewards, pipeline)
     for number, transform in enumerate(pipeline.transforms):
@@ -76,6 +78,21 @@ def _named(section: Any, key: str) -> Iterator[tuple[str, str]]:
                 yield from _named(entry, place)
             elif item.name in NAMES and isinstance(entry, str):
                 yield place, entry
+
+
+def _check_direction(pipeline: PipelineConfig) -> Iterator[Problem]:
+    """A direction without length, or without an end."""
+    weights = pipeline.weights
+    if not isinstance(weights, DirectionWeights):
+        return
+    values = [component.value for component in weights.components]
+    if not any(values) or not all(math.isfinite(value) for value in values):
+        found = ", ".join(f"{component.reward} {component.value:g}" for component in weights.components)
+        yield Problem(
+            keys=("pipeline.weights.components",),
+            message=f"a direction needs a finite component other than 0, found {found or 'none'}.",
+            way_out="Say what to prefer, such as `[{reward: relevance, value: 0.8}, {reward: brevity, value: 0.6}]`.",
+        )
 
 
 def _check_signs(rewards: Sequence[RewardConfig], pipeline: PipelineConfig) -> Iterator[Problem]:

@@ -85,6 +85,18 @@ def test_negative_weights():
 
 
 @pytest.mark.parametrize(
+    ("values", "found"),
+    [((), "none"), ((0.0, 0.0), "ocr 0, aesthetic 0"), ((1.0, float("inf")), "ocr 1, aesthetic inf")],
+)
+def test_a_direction_without_length(values, found):
+    components = tuple(
+        Component(reward=name, value=value) for name, value in zip(("ocr", "aesthetic"), values, strict=False)
+    )
+    (text,) = texts(PipelineConfig(weights=DirectionWeights(components=components), combine=Directional()))
+    assert f"a direction needs a finite component other than 0, found {found}." in text
+
+
+@pytest.mark.parametrize(
     "combine", [WeightedSum(), SoftMin(), Chebyshev(), Nash(), PowerMean(), Gated(gate="ocr", at_least=0.5)]
 )
 def test_no_combination_but_two_takes_a_cost_as_it_is(combine):
