@@ -77,8 +77,8 @@ def score_tokens(
         head: `LinearHead` or `ModuleHead`.
         labels: the tokens themselves, ids of the head's vocabulary.
         extras: names in `EXTRAS`.
-        memory: bytes that logits may take; None = `CPU_BUDGET` or `ACCELERATOR_BUDGET`. About twice as many are in use
-            at the peak of the backward pass of a trained head.
+        memory: bytes that logits may take; None = `CPU_BUDGET` or `ACCELERATOR_BUDGET`. With a trained head up to half
+            as many more are in use at the peak; with `extras` or a soft cap, up to as many.
 
     Raises:
         ValueError: unknown extra.

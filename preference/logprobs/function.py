@@ -8,8 +8,8 @@ without them):
     dL/dW    = sum_t [ sum_j g_j s_j onehot(id_j) - (sum_j g_j) p s ] h[t]^T          needs p again
 
 So a frozen head (LoRA) costs two products and nothing is recomputed. A trained head costs three, and a fourth, the
-logits again, for the chunks whose p s did not fit the budget. What is kept is scaled in place by the backward pass: it
-needs no second tensor of that size; run again over the same graph, it computes them anew. Plain tensor operations on
+logits again, for the tokens whose p s did not fit the budget. Logits become p s, and p s the gradient, in the memory
+that they stand in; run again over the same graph, the backward pass computes them anew. Plain tensor operations on
 every device, CUDA included.
 """
 
@@ -42,8 +42,9 @@ class ChunkedLogProbs(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         """Log-probabilities [m, k], and one [m] for each extra."""
         hidden_grad, weight_grad, bias_grad = ctx.needs_input_grad[:3]
-        room = budget if weight_grad or bias_grad else 0
         work = _Chunks(hidden, weight, bias, head, budget)
+        room = work.room(budget) if weight_grad or bias_grad else 0
+        apart = bool(extras) or head.softcap is not None  # logits are read after their exponentials are there
         with torch.autocast(hidden.device.type, enabled=False):
             # Results stand in tensors made once: small ones in the gaps of freed chunks would break up the memory.
             picked = torch.empty_like(ids, dtype=work.precise)
@@ -51,23 +52,21 @@ class ChunkedLogProbs(torch.autograd.Function):
             totals = torch.empty_like(norms)  # sums of the exponentials
             values = tuple(torch.empty_like(norms) for _ in extras)
             pulls = torch.empty_like(hidden, dtype=work.narrow) if hidden_grad else None
-            kept: list[Tensor] = []
-            for rows in work.rows():
-                # The first chunks are kept, not any that fit: the backward pass counts them off.
-                room = room - work.size(rows) if room >= work.size(rows) else -1
-                logits = work.logits(rows)
+            kept = [work.table(room)] if room else []
+            for rows in work.rows(room):
+                place = kept[0][rows] if kept and rows.stop <= room else None
+                logits = work.logits(rows, None if apart else place)
                 highest = logits.amax(dim=1)
-                weights = work.exponentials(logits, highest, keep=room >= 0)
+                picked[rows] = logits.gather(1, ids[rows])
+                weights = work.exponentials(logits, highest, place if apart else logits)
                 totals[rows] = weights.sum(dim=1)
                 norms[rows] = highest + totals[rows].log()
-                picked[rows] = logits.gather(1, ids[rows])
                 for value, extra in zip(values, extras):
                     value[rows] = extra(logits, norms[rows])
-                if room >= 0:
-                    kept.append(work.sloped(weights, logits))
+                if place is not None or pulls is not None:
+                    weights = work.sloped(weights, logits)
                 if pulls is not None:
-                    sloped = weights if room >= 0 else work.sloped(weights, logits)
-                    pulls[rows] = (sloped.to(work.narrow) @ work.matrix) / totals[rows, None]
+                    pulls[rows] = (weights.to(work.narrow) @ work.matrix) / totals[rows, None]
         ctx.save_for_backward(hidden, weight, bias, ids, norms, totals, slope_of(picked, head), pulls)
         ctx.head, ctx.budget, ctx.narrow, ctx.kept = head, budget, work.narrow, kept
         ctx.mark_non_differentiable(*values)
@@ -101,7 +100,7 @@ class ChunkedLogProbs(torch.autograd.Function):
 
 
 class _Chunks:
-    """Logits chunk by chunk, in two buffers that every chunk uses again.
+    """Logits chunk by chunk, in buffers that every chunk uses again.
 
     Attributes:
         narrow: dtype of the products.
@@ -131,19 +130,28 @@ class _Chunks:
         self._logits: Tensor | None = None
         self._exponentials: Tensor | None = None
 
-    def rows(self) -> Iterator[slice]:
-        """Slices of the tokens."""
-        return chunks(len(self.states), self.count)
+    def room(self, budget: int) -> int:
+        """How many tokens' exponentials fit the budget."""
+        return min(len(self.states), budget // (len(self.matrix) * self.precise.itemsize))
 
-    def size(self, rows: slice) -> int:
-        """Bytes of the logits of a chunk, or of their exponentials."""
-        return (rows.stop - rows.start) * len(self.matrix) * self.precise.itemsize
+    def rows(self, kept: int) -> Iterator[slice]:
+        """Slices of the tokens; the first `kept` and the others are cut apart."""
+        if kept:
+            yield from chunks(kept, self.count)
+        if kept < len(self.states) or not kept:
+            others = chunks(len(self.states) - kept, self.count)
+            yield from (slice(kept + part.start, kept + part.stop) for part in others)
 
-    def logits(self, rows: slice) -> Float[Tensor, "c v"]:
-        """Logits of a chunk, in a buffer."""
+    def table(self, rows: int) -> Float[Tensor, "c v"]:
+        """Room for the logits of some tokens."""
+        return torch.empty(rows, len(self.matrix), dtype=self.precise, device=self.states.device)
+
+    def logits(self, rows: slice, out: Float[Tensor, "c v"] | None = None) -> Float[Tensor, "c v"]:
+        """Logits of a chunk, in a given place or in a buffer."""
         states = self.states[rows]
-        self._logits = self._buffer(self.count) if self._logits is None else self._logits
-        out = self._logits[: len(states)]
+        if out is None:
+            self._logits = self._at_least(self._logits, len(states))
+            out = self._logits[: len(states)]
         if self.narrow == self.precise:
             torch.mm(states, self.matrix.T, out=out)
         else:
@@ -153,22 +161,22 @@ class _Chunks:
         return finish_(out, self.head.scale, self.head.softcap)
 
     def exponentials(
-        self, logits: Float[Tensor, "c v"], shift: Float[Tensor, "c"], keep: bool = False
+        self, logits: Float[Tensor, "c v"], shift: Float[Tensor, "c"], out: Float[Tensor, "c v"] | None
     ) -> Float[Tensor, "c v"]:
-        """exp(z - shift), in the other buffer, or in a tensor of their own if they are kept."""
-        if keep:
-            return torch.sub(logits, shift[:, None]).exp_()
-        if self._exponentials is None:
-            self._exponentials = self._buffer(self.count)
-        return torch.sub(logits, shift[:, None], out=self._exponentials[: len(logits)]).exp_()
+        """exp(z - shift), in a given place, which may be that of the logits, or in the other buffer."""
+        if out is None:
+            self._exponentials = self._at_least(self._exponentials, len(logits))
+            out = self._exponentials[: len(logits)]
+        return torch.sub(logits, shift[:, None], out=out).exp_()
 
     def sloped(self, weights: Float[Tensor, "c v"], logits: Float[Tensor, "c v"]) -> Float[Tensor, "c v"]:
         """Weights times the slope of scale and soft cap, in place."""
-        plain = self.head.softcap is None and self.head.scale == 1.0
-        return weights if plain else weights.mul_(slope_of(logits, self.head))
+        if self.head.softcap is None:
+            return weights if self.head.scale == 1.0 else weights.mul_(self.head.scale)
+        return weights.mul_(slope_of(logits, self.head))
 
-    def _buffer(self, rows: int) -> Float[Tensor, "c v"]:
-        return torch.empty(rows, len(self.matrix), dtype=self.precise, device=self.states.device)
+    def _at_least(self, buffer: Tensor | None, rows: int) -> Tensor:
+        return self.table(rows) if buffer is None or len(buffer) < rows else buffer
 
 
 def slope_of(logits: Tensor, head: LinearHead) -> Tensor:
@@ -201,15 +209,18 @@ def _add_head_gradients(
 ) -> None:
     """Adds the gradients of weight and bias chunk by chunk, in float32 or better.
 
-    `stored`: sums of each token's exponentials, and the sloped exponentials of the first chunks, which are used up.
+    `stored`: sums of each token's exponentials, and the sloped exponentials of the first tokens, which are used up.
     """
     sums, kept = stored
-    for rows in work.rows():
-        if kept:
-            push = kept.pop(0).mul_((-total[rows] / sums[rows])[:, None])
+    room = len(kept[0]) if kept else 0
+    for rows in work.rows(room):
+        if kept and rows.stop <= room:
+            push = kept[0][rows].mul_((-total[rows] / sums[rows])[:, None])
         else:
+            kept.clear()  # before there is a buffer for the others
             logits = work.logits(rows)
-            push = work.sloped(work.exponentials(logits, norms[rows]), logits).mul_(-total[rows, None])
+            weights = work.exponentials(logits, norms[rows], logits if work.head.softcap is None else None)
+            push = work.sloped(weights, logits).mul_(-total[rows, None])
         push.scatter_add_(1, ids[rows], at_ids[rows])
         if d_bias is not None:
             d_bias += push.sum(dim=0)
@@ -217,6 +228,8 @@ def _add_head_gradients(
             d_weight.addmm_(push.T, work.states[rows])
         elif d_weight is not None:
             d_weight += push.to(work.narrow).T @ work.states[rows]
+        del push
+    kept.clear()
 
 
 def chunks(count: int, rows: int) -> Iterator[slice]:

@@ -13,8 +13,8 @@ from preference.logprobs.chunked import budget_of
 TOKENS, WIDTH, VOCABULARY = 13, 8, 37
 ROW = 16 * VOCABULARY  # bytes of a token in float64: logits and their exponentials
 BUDGETS = [1, 3 * ROW, 4 * ROW - 1, 5 * ROW, 10**9]
-"""One token a chunk, nothing kept; three tokens, two chunks kept; the same with room for the last, short chunk, too;
-five tokens; everything at once.
+"""One token a chunk, nothing kept; three tokens, six kept; the same and room for one more, which is a chunk of its own;
+five tokens, ten kept; everything at once.
 """
 
 
