@@ -31,7 +31,7 @@ def with_embedding(config: DiffusionRun, policy: Policy) -> Policy:
         frequencies=given.condition.frequencies,
         seed=config.seed,
     )
-    return SteeredPolicy(policy, embedding)
+    return SteeredPolicy(policy, embedding, config.objectives())
 
 
 def steered(model: DiffusionModel) -> DiffusionModel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor, nn
@@ -23,9 +23,10 @@ class SteeredPolicy(Policy):
     Args:
         policy: of the network alone, not yet prepared.
         embedding: computes 0 before training.
+        names: of the objectives; a checkpoint must agree on them.
     """
 
-    def __init__(self, policy: Policy, embedding: DirectionEmbedding) -> None:
+    def __init__(self, policy: Policy, embedding: DirectionEmbedding, names: Sequence[str]) -> None:
         module = policy.module
         embedding.to(next(module.parameters()).device).float().requires_grad_(True)
         attach(module, embedding)
@@ -33,7 +34,7 @@ class SteeredPolicy(Policy):
         original = policy._original
         if original is not None:
             original = {**original, **{name: weight.detach().clone() for name, weight in own.items()}}
-        kind = f"{embedding.objectives} objectives, {embedding.frequencies} frequencies"
+        kind = f"{', '.join(names)} in {embedding.frequencies} frequencies"
         super().__init__(
             module,
             {**policy.trainable_parameters(), **own},

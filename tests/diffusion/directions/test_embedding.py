@@ -18,6 +18,7 @@ from ..models.families import FAMILIES, adapted, disturb, probe
 from ..models.miniature import miniature
 
 ROOT = math.sqrt(0.5)
+NAMES = ("good", "short")
 
 
 def embedding(width: int, **changes) -> DirectionEmbedding:
@@ -67,7 +68,7 @@ def test_every_family_is_told(family):
     with torch.no_grad():
         base = model.predict(model.network, x, t, conditioning)
         guided = model.predict(model.network, x, t, conditioning, 3.0)
-    policy = SteeredPolicy(adapted(model), embedding(time_embedding(model.network)[1]))
+    policy = SteeredPolicy(adapted(model), embedding(time_embedding(model.network)[1]), NAMES)
     steered = SteeredModel(model=model, embedding=policy.embedding)
     vectors = [(100, 0), (0, 100), (71, 71), (80, 60)]
     asking = told_to(conditioning, torch.stack([from_integers(vector) for vector in vectors]))
@@ -100,7 +101,7 @@ def test_the_reference_of_full_training_is_the_base_model():
     x, t, conditioning = probe(model)
     with torch.no_grad():
         base = model.predict(model.network, x, t, conditioning)
-        policy = SteeredPolicy(Policy.full(model.network, keep_reference=True), embedding(16))
+        policy = SteeredPolicy(Policy.full(model.network, keep_reference=True), embedding(16), NAMES)
         disturb(policy)
         asking = told_to(conditioning, torch.full((4, 2), ROOT))
         steered = SteeredModel(model=model, embedding=policy.embedding)

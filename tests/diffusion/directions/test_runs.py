@@ -170,3 +170,6 @@ def test_what_cannot_be_exported_or_read(finished, tmp_path):
     plain = replace(config, directions=None, pipeline=PipelineConfig())
     with pytest.raises(AlignError, match="of another model"):
         commands.generate(plain, checkpoint=folder, **options)
+    swapped = replace(config, rewards=config.rewards[::-1])
+    with pytest.raises(AlignError, match="brightness, contrast in 1 frequencies"):
+        commands.generate(swapped, checkpoint=folder, direction=ASKED, **options)
