@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from preference.adpa import adpa_advantages, adpa_loss
 from preference.config.teacher import AdpaConfig
 from preference.logprobs import Head, log_probs_at, score_tokens
-from preference.scores import sides
-from preference.taught import TaughtMethod, of_sides
+from preference.taught import TaughtMethod, Tokens, apart, of_sides
 
 if TYPE_CHECKING:
     from preference.batches import PairBatch
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class Adpa(TaughtMethod):
     """The method, as the loop sees it."""
 
-    def distil(self, micro: PairBatch, layout: Layout) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """See `preference.adpa.adpa_loss`."""
+    def tables(self, micro: PairBatch, layout: Layout) -> dict[str, Float[Tensor, "a s *k"]]:
+        """Advantages, and the student's log-probabilities at the teachers' entries and at the chosen tokens."""
         config: AdpaConfig = self.config
         record = self.records(micro, layout)
         advantages = adpa_advantages(
@@ -42,17 +42,24 @@ class Adpa(TaughtMethod):
             last = layout.token_ids[states] == layout.lengths[layout.sequence_ids[states]] - 1
             advantages = torch.where(last[:, None], 0.0, advantages)
         own, at = self.scorer.read(layout, read_student, chosen, layout.labels[chosen], states, record["ids"])
-        mask = sides(layout.response_mask())
+        lines = {"advantages": (advantages, states), "student": (at, states), "own": (own, chosen)}
+        tables = {name: layout.per_response(_spread(*line, layout)) for name, line in lines.items()}
+        return {**tables, "mask": layout.response_mask()}
+
+    def distil(self, tables: Mapping[str, Tensor], size: Tokens) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """See `preference.adpa.adpa_loss`."""
+        config: AdpaConfig = self.config
+        chosen, other = apart(tables)
         found = adpa_loss(
-            sides(layout.per_response(_spread(at, states, layout))).rejected,
-            sides(layout.per_response(_spread(advantages, states, layout))).rejected,
-            mask.rejected,
-            sides(layout.per_response(_spread(own, chosen, layout))).chosen,
-            mask.chosen,
+            other["student"],
+            other["advantages"],
+            other["mask"],
+            chosen["own"],
+            chosen["mask"],
             gamma=config.gamma,
             sft_weight=config.sft_weight,
-            token_count=self._other_tokens,
-            chosen_token_count=self._size.chosen_tokens,
+            token_count=size.other,
+            chosen_token_count=size.chosen,
         )
         return found.loss, {"nll_loss": found.sft, "teacher/advantage": found.advantage}
 

@@ -33,8 +33,6 @@ from preference.evaluate_responses import ResponseEvaluator
 from preference.forward import LayoutPlan, SequenceScorer, plan_layout
 from preference.models.load import load_tokenizer
 from preference.pair_method import PairMethod, PairParts
-from preference.records import TeacherRecords
-from preference.records_header import wanted_header
 from preference.reference import ReferenceCache, complete
 from preference.sampler import PairSampler
 from preference.sft import Sft
@@ -42,6 +40,7 @@ from preference.simpo import Simpo
 from preference.sources import are_pairs, heldout_texts, training_texts
 from preference.stored_pairs import StoredPairs, StoredResponses, annotator_rates
 from preference.student_answers import as_states
+from preference.taught_records import heldout_records
 from preference.tokenise import tokenise_pairs, tokenise_prompts, tokenise_responses
 from preference.tokens import TokenPairs
 
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
     from align.engine.distributed import Processes
     from align.engine.run import Run
     from preference.models.language_model import LanguageModel
+    from preference.records import TeacherRecords
     from preference.tokens import TokenPrompts, TokenResponses
 
 METHODS: Mapping[type, type[PairMethod]] = {
@@ -74,12 +74,14 @@ class Inputs:
         heldout: to evaluate on; None where there are none.
         prompts: to answer; None where no answers are sampled.
         scorer: scores those answers.
+        heldout_records: what the teachers say of the held-out pairs; None where there is nothing.
     """
 
     pairs: TokenPairs | TokenResponses
     heldout: TokenPairs | TokenResponses | None
     prompts: TokenPrompts | None
     scorer: Scorer
+    heldout_records: TeacherRecords | None = None
 
     def reports(self) -> list[str]:
         """What became of the rows of each source, in lines."""
@@ -102,6 +104,7 @@ def read_inputs(config: PreferenceRun) -> Inputs:
         scorer.check_rows({**asked.columns, "prompts": asked.prompts})
     tokenizer = load_tokenizer(config.model)
     heldout_ids = None if heldout is None else _tokenised(heldout, tokenizer, config)
+    records = heldout_records(config, heldout_ids)  # of all of them, whatever part is evaluated
     if heldout_ids is not None and config.evaluation.pairs is not None:
         heldout_ids = heldout_ids.select(range(min(config.evaluation.pairs, len(heldout_ids))))
     return Inputs(
@@ -109,6 +112,7 @@ def read_inputs(config: PreferenceRun) -> Inputs:
         heldout=heldout_ids,
         prompts=None if asked is None else tokenise_prompts(asked, tokenizer, config.data),
         scorer=scorer,
+        heldout_records=records,
     )
 
 
@@ -120,19 +124,6 @@ def _training(texts: Texts, tokenizer: Any, config: PreferenceRun) -> TokenPairs
     """The rows to train on; where the method reads the student's own answers, with these."""
     tokens = _tokenised(texts, tokenizer, config)
     return as_states(tokens, config, tokenizer) if isinstance(tokens, TokenPairs) else tokens
-
-
-def training_records(config: PreferenceRun, pairs: TokenPairs | TokenResponses) -> TeacherRecords | None:
-    """What the teachers say of the pairs, None for methods that have none.
-
-    Raises:
-        AlignError: there are no records, they are not complete, or they belong to something else.
-    """
-    algorithm = config.algorithm
-    if not isinstance(algorithm, DckdConfig | AdpaConfig):
-        return None
-    wanted = wanted_header(algorithm, data=pairs.fingerprint(), tokenizer=pairs.tokenizer, pairs=len(pairs))
-    return TeacherRecords.open(Path(algorithm.teacher.records), wanted)
 
 
 def _stored(data: TokenPairs | TokenResponses) -> StoredPairs | StoredResponses:
@@ -218,7 +209,7 @@ class Workshop:
         pairs = _stored(data)
         if isinstance(pairs, StoredPairs) and precomputes(self.config, len(data)):
             pairs = self.with_reference(pairs, sampler.read_in(range(1, self.config.training.steps + 1)))
-        return self._method(pairs, sampler)
+        return self._method(pairs, sampler, self.records)
 
     def evaluator(self) -> Evaluator | None:
         """The held-out evaluation, None where there is none. A collective, as `method`.
@@ -248,7 +239,8 @@ class Workshop:
                 self.scorer, stored, processes=self.processes, batch_size=size, group_column=column
             )
         pairs = self.with_reference(stored, torch.arange(len(stored)))
-        method = self._method(pairs, PairSampler(pairs=len(pairs), per_step=1, seed=0))
+        sampler = PairSampler(pairs=len(pairs), per_step=1, seed=0)
+        method = self._method(pairs, sampler, self.inputs.heldout_records)
         return PairEvaluator(method, pairs, processes=self.processes, batch_size=size, group_column=column)
 
     def with_reference(self, pairs: StoredPairs, rows: torch.Tensor) -> StoredPairs:
@@ -281,14 +273,16 @@ class Workshop:
             cache.save(table)
         return replace(pairs, reference=table)
 
-    def _method(self, pairs: StoredPairs | StoredResponses, sampler: PairSampler) -> PairMethod:
+    def _method(
+        self, pairs: StoredPairs | StoredResponses, sampler: PairSampler, records: TeacherRecords | None
+    ) -> PairMethod:
         parts = PairParts(
             pairs=pairs,
             sampler=sampler,
             scorer=self.scorer,
             policy=self.policy,
             dtype=computing_dtype(self.config.model, self.config.training),
-            records=self.records,
+            records=records,
         )
         return METHODS[type(self.config.algorithm)](self.config.algorithm, parts)
 

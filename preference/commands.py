@@ -31,7 +31,6 @@ from preference.assemble import (
     make_hooks,
     read_inputs,
     record_path,
-    training_records,
 )
 from preference.audit import draw_scored
 from preference.config import PreferenceRun
@@ -42,6 +41,7 @@ from preference.make_pairs import pairs
 from preference.models import load_causal_lm
 from preference.plan import plan
 from preference.score import score
+from preference.taught_records import training_records
 
 if TYPE_CHECKING:
     from rich.console import Console

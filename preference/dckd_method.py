@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from preference.config.teacher import DckdConfig
 from preference.dckd import Distilled, dckd_loss
 from preference.logprobs import Head, log_probs_of, map_logits
 from preference.scores import sides
-from preference.taught import TaughtMethod
+from preference.taught import TaughtMethod, Tokens, apart
 from preference.teacher import TopK, at_ids
 
 if TYPE_CHECKING:
@@ -23,24 +24,32 @@ if TYPE_CHECKING:
 class Dckd(TaughtMethod):
     """The method, as the loop sees it."""
 
-    def distil(self, micro: PairBatch, layout: Layout) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def tables(self, micro: PairBatch, layout: Layout) -> dict[str, Float[Tensor, "a s *k"]]:
+        """The teacher's entries, the student's at the same ids, and the student's own tokens."""
+        record = self.records(micro, layout)
+        own, at, rest = self.scorer.read(layout, read_student, layout.labels, record["ids"])
+        read = {**{f"teacher/{name}": value for name, value in record.items()}, "student": at, "student/rest": rest}
+        tables = {name: layout.per_response(value) for name, value in {**read, "own": own}.items()}
+        return {**tables, "mask": layout.response_mask()}
+
+    def distil(self, tables: Mapping[str, Tensor], size: Tokens) -> tuple[Tensor, Mapping[str, Tensor]]:
         """See `preference.dckd.dckd_loss`."""
         config: DckdConfig = self.config
-        record = self.records(micro, layout)
-        chosen_lp, at, rest = self.scorer.read(layout, read_student, layout.labels, record["ids"])
-        teacher = TopK(ids=record["ids"], log_probs=record["log_probs"], log_rest=record["log_rest"])
-        student = TopK(ids=record["ids"], log_probs=at, log_rest=rest)
-        teachers, students = _tables(teacher, layout), _tables(student, layout)
-        masks = sides(layout.response_mask())
-        counts = (self._size.chosen_tokens, self._other_tokens)
         chosen, rejected = (
-            Distilled(teacher=teachers[side], student=students[side], mask=masks[side], token_count=counts[side])
-            for side in (0, 1)
+            Distilled(
+                teacher=TopK(
+                    ids=part["teacher/ids"], log_probs=part["teacher/log_probs"], log_rest=part["teacher/log_rest"]
+                ),
+                student=TopK(ids=part["teacher/ids"], log_probs=part["student"], log_rest=part["student/rest"]),
+                mask=part["mask"],
+                token_count=count,
+            )
+            for part, count in zip(apart(tables), (size.chosen, size.other), strict=True)
         )
         found = dckd_loss(
             chosen,
             rejected,
-            sides(layout.per_response(chosen_lp)).chosen,
+            sides(tables["own"]).chosen,
             alpha=config.alpha,
             sft_weight=config.sft_weight,
             chosen_weight=config.chosen_weight,
@@ -75,12 +84,3 @@ def read_student(
     chunks = map_logits(read, hidden, head, labels, ids, memory=memory)
     own, at, rest = (torch.cat(parts) for parts in zip(*chunks, strict=True))
     return own, at, rest
-
-
-def _tables(record: TopK, layout: Layout) -> tuple[TopK, TopK]:
-    """Chosen and rejected answers apart, one row per answer."""
-    parts = [sides(layout.per_response(part)) for part in (record.ids, record.log_probs, record.log_rest)]
-    chosen, rejected = (
-        TopK(ids=ids, log_probs=log_probs, log_rest=rest) for ids, log_probs, rest in zip(*parts, strict=True)
-    )
-    return chosen, rejected

@@ -113,7 +113,7 @@ class PairEvaluator:
         scores = self._method.scorer.without_gradient(batch.groups(), ("entropy", *self._method.extras))
         reference = scores.like(stored_log_probs(batch))
         asked = reference if self._method.config.reads_reference() else None
-        return _columns(scores, reference, self._method.compare(scores, asked)).cpu()
+        return _columns(scores, reference, self._method.judge(batch, scores, asked)).cpu()
 
 
 def _columns(scores: SequenceScores, reference: SequenceScores, found: PairLosses) -> Float[Tensor, "b c"]:

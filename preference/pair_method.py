@@ -96,6 +96,16 @@ class PairMethod(ABC):
             reference: the same tokens under the reference, None where the method has none.
         """
 
+    def judge(self, micro: PairBatch, scores: SequenceScores, reference: SequenceScores | None) -> PairLosses:
+        """`compare` for held-out pairs, with whatever else there is on them.
+
+        Args:
+            micro: the pairs.
+            scores: of the policy, without gradient.
+            reference: as in `compare`.
+        """
+        return self.compare(scores, reference)
+
     def penalty(self) -> float | None:
         """beta, where the loss is one of a KL penalty on whole answers: it says how far the best policy can go."""
         return None

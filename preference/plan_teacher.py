@@ -7,11 +7,11 @@ from pathlib import Path
 from align.errors import AlignError
 from align.inspect.plan import Row, Section
 from preference.config import PreferenceRun
-from preference.config.teacher import AdpaConfig, DckdConfig, TwoTeachersConfig
+from preference.config.teacher import AdpaConfig, DckdConfig, TeacherConfig, TwoTeachersConfig
 from preference.data import Texts
 from preference.formats import readable
 from preference.models.locate import locate, read_config
-from preference.records_header import CONTENTS, FILE, bytes_per_token
+from preference.records_header import CONTENTS, FILE, HELDOUT, bytes_per_token
 
 CHARACTERS = 4
 """Characters of a token, for the guess of how many there are."""
@@ -47,6 +47,7 @@ def teacher_sections(config: PreferenceRun, train: Texts | None) -> tuple[Sectio
             else "not there yet: `align teach` with this config computes them",
         ),
         _size(config, algorithm, train),
+        *_heldout(config, teacher),
         Row(
             label="teacher passes",
             value=f"{models * len(sides)}",
@@ -54,6 +55,19 @@ def teacher_sections(config: PreferenceRun, train: Texts | None) -> tuple[Sectio
         ),
     ]
     return (Section(title="Teachers", rows=tuple(rows)),)
+
+
+def _heldout(config: PreferenceRun, teacher: TeacherConfig) -> tuple[Row, ...]:
+    if config.data.heldout is None:
+        return ()
+    there = (Path(teacher.records) / HELDOUT / FILE).is_file()
+    own = "their loss is the method's own"
+    note = f"there already: {own}" if there else f"`align teach` makes them, too; then {own}"
+    return (
+        Row(label="of held-out pairs", value=HELDOUT, note=note)
+        if teacher.heldout
+        else Row(label="of held-out pairs", value="none", note="their loss is the likelihood of the chosen answer"),
+    )
 
 
 def _answers(algorithm: DckdConfig | AdpaConfig) -> str:

@@ -21,6 +21,8 @@ from preference.config.teacher import AdpaConfig, DckdConfig, TeacherConfig, Two
 from preference.models.locate import locate
 
 FILE = "records.json"
+HELDOUT = "heldout"
+"""Folder within that of the training pairs' records, for those of the held-out pairs."""
 FORMAT = 1
 BLOCK = 1 << 20
 """Bytes of a file that are read for its stamp in one place."""

@@ -12,8 +12,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from align.types import LossOutput
@@ -27,18 +30,49 @@ if TYPE_CHECKING:
     from preference.records import TeacherRecords
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of an update, over all processes: of the chosen answers and of the others."""
+
+    chosen: int
+    other: int
+
+
 class TaughtMethod(PairMethod):
     """A method on pairs whose loss reads teacher records. It needs `PairParts.records` to train, not to evaluate."""
 
     _other_tokens = 0
 
     @abstractmethod
-    def distil(self, micro: PairBatch, layout: Layout) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The loss of a micro-batch as sums over its tokens / tokens of the update, and its parts for the log."""
+    def tables(self, micro: PairBatch, layout: Layout) -> dict[str, Float[Tensor, "a s *k"]]:
+        """A pass: what the loss reads of student and teachers, by answer (2 i chosen, 2 i + 1 the other) and token."""
+
+    @abstractmethod
+    def distil(self, tables: Mapping[str, Tensor], size: Tokens) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The loss of some pairs as sums over their tokens / tokens of the update, and its parts for the log.
+
+        Args:
+            tables: of `tables`, or their rows of some pairs.
+            size: of the update.
+        """
 
     def compare(self, scores: SequenceScores, reference: SequenceScores | None) -> PairLosses:
-        """Of held-out pairs, which have no records: the likelihood of the chosen answer, both averages as rewards."""
+        """Of pairs without records: the likelihood of the chosen answer, both averages as rewards."""
         return likelihoods(scores)
+
+    def judge(self, micro: PairBatch, scores: SequenceScores, reference: SequenceScores | None) -> PairLosses:
+        """With records the losses are the method's: each pair's share of the loss of one update of all these pairs,
+        times their number, so that their mean is that loss.
+        """
+        found = self.compare(scores, reference)
+        if self._parts.records is None:
+            return found
+        data: Any = self._parts.pairs.data  # Any: as in `prepare_update`
+        size = Tokens(*(sum(map(len, answers)) for answers in (data.chosen_ids, data.rejected_ids)))
+        tables = self.tables(micro, scores.layout)
+        pairs = [{name: value[2 * pair : 2 * pair + 2] for name, value in tables.items()} for pair in range(len(micro))]
+        losses = torch.stack([self.distil(pair, size)[0] for pair in pairs])
+        return found._replace(losses=losses * len(data))
 
     def prepare_update(self, update: int, rows: PairBatch) -> None:
         """How many pairs and tokens the update has over all processes."""
@@ -50,7 +84,8 @@ class TaughtMethod(PairMethod):
     def loss(self, micro: PairBatch) -> LossOutput:
         """See the head of this file."""
         layout = self.scorer.lay(micro.groups())
-        loss, metrics = self.distil(micro, layout)
+        size = Tokens(chosen=self._size.chosen_tokens, other=self._other_tokens)
+        loss, metrics = self.distil(self.tables(micro, layout), size)
         share = self._size.pairs / len(micro)
         lengths = sides(layout.lengths.double())
         return LossOutput(
@@ -83,6 +118,12 @@ class TaughtMethod(PairMethod):
         if records is None:
             raise ValueError("this method trains on teacher records, and was made without any (`PairParts.records`).")
         return records
+
+
+def apart(tables: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The rows of chosen answers, and those of the others."""
+    split = {name: sides(value) for name, value in tables.items()}
+    return {name: part.chosen for name, part in split.items()}, {name: part.rejected for name, part in split.items()}
 
 
 def of_sides(layout: Layout, wanted: tuple[str, ...]) -> Tensor:

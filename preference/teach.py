@@ -1,4 +1,4 @@
-"""`align teach`: the teachers read the training pairs once, and what they say of every token is kept.
+"""`align teach`: the teachers read the pairs once, trained on and held out, and what they say of every token is kept.
 
     accelerate launch --num_processes 8 -m align teach CONFIG        processes share the pairs
 
@@ -26,9 +26,17 @@ from preference.forward import LayoutPlan
 from preference.layout import Group
 from preference.models.load import load_tokenizer
 from preference.records import Part, TeacherRecords
-from preference.records_header import SMALL, RecordsHeader, check_header, read_header, wanted_header, write_header
+from preference.records_header import (
+    HELDOUT,
+    SMALL,
+    RecordsHeader,
+    check_header,
+    read_header,
+    wanted_header,
+    write_header,
+)
 from preference.records_summary import summary
-from preference.sources import training_texts
+from preference.sources import heldout_texts, training_texts
 from preference.student_answers import as_states
 from preference.teachers import Teachers, check_tokenizers, load_teachers
 from preference.tokenise import tokenise_pairs
@@ -42,7 +50,7 @@ Say = Callable[[str], None]
 
 
 def teach(config: PreferenceRun, say: Say) -> Path:
-    """Compute the records of the training pairs that are not there yet.
+    """Compute the records that are not there yet, of the training pairs and of those held out.
 
     Args:
         config: the run that will learn from them.
@@ -63,26 +71,40 @@ def teach(config: PreferenceRun, say: Say) -> Path:
     folder = Path(algorithm.teacher.records)
     with processes_of(config.training) as (accelerator, processes):
         tokenizer = load_tokenizer(config.model)
-        pairs = as_states(tokenise_pairs(training_texts(config), tokenizer, config.data), config, tokenizer)
-        say(f"{pairs.report.source}: {pairs.report.summary()}")
+        wanted = _pairs_of(config, folder, tokenizer)
+        for pairs in wanted.values():
+            say(f"{pairs.report.source}: {pairs.report.summary()}")
         for note in check_tokenizers(algorithm.teacher, tokenizer):
             say(note)
         teachers = load_teachers(algorithm.teacher, tokenizer, accelerator.device)
-        header = replace(
-            wanted_header(algorithm, data=pairs.fingerprint(), tokenizer=pairs.tokenizer, pairs=len(pairs)),
-            vocabulary=teachers.vocabulary,
-            weights=teachers.weights,
-            reference_weights=teachers.reference_weights,
-        )
-        _announce(folder, header, processes)
-        writer = RecordWriter(folder, header, algorithm.teacher, teachers, pairs)
-        writer.run(processes, say)
-        processes.barrier()
-        if processes.is_main:
-            for line in summary(TeacherRecords.open(folder, header)):
-                say(line)
-        processes.barrier()
+        for place, pairs in wanted.items():
+            header = replace(
+                wanted_header(algorithm, data=pairs.fingerprint(), tokenizer=pairs.tokenizer, pairs=len(pairs)),
+                vocabulary=teachers.vocabulary,
+                weights=teachers.weights,
+                reference_weights=teachers.reference_weights,
+            )
+            _announce(place, header, processes)
+            RecordWriter(place, header, algorithm.teacher, teachers, pairs).run(processes, say)
+            processes.barrier()
+            if processes.is_main:
+                for line in summary(TeacherRecords.open(place, header)):
+                    say(line)
+            processes.barrier()
     return folder
+
+
+def _pairs_of(config: PreferenceRun, folder: Path, tokenizer: Any) -> dict[Path, TokenPairs]:
+    """Folder of records -> its pairs: those of the training and, if they are wanted, those held out.
+
+    Held-out pairs keep their rejected answers where the student's stand in training.
+    """
+    train = as_states(tokenise_pairs(training_texts(config), tokenizer, config.data), config, tokenizer)
+    algorithm: Any = config.algorithm  # Any: one that has teachers
+    heldout = heldout_texts(config) if algorithm.teacher.heldout else None
+    if heldout is None:
+        return {folder: train}
+    return {folder: train, folder / HELDOUT: tokenise_pairs(heldout, tokenizer, config.data)}
 
 
 def _announce(folder: Path, header: RecordsHeader, processes: Processes) -> None:

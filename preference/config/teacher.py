@@ -47,6 +47,9 @@ class TeacherConfig:
     """How log-probabilities and log-ratios are stored; the mass of the rest is float32 in any case."""
     batch_size: PositiveInt = 8
     """Pairs that a teacher reads at once; changes speed and memory only."""
+    heldout: bool = True
+    """Record the pairs of `data.heldout`, too (in `heldout/` of that folder): their loss is then the method's own, and
+    without their records the likelihood of the chosen answer."""
     shard_megabytes: PositiveInt = 64
     """A file is written whenever so much has been computed; what is written survives a kill."""
 

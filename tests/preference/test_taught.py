@@ -189,6 +189,24 @@ def test_evaluation_needs_no_records(models):
         method.loss(batch)
 
 
+@pytest.mark.parametrize("config", [ADPA, DCKD])
+@pytest.mark.parametrize("size", [1, 4])
+def test_losses_of_held_out_pairs_average_to_the_loss_of_one_update(config, models, tmp_path, size):
+    """The six pairs held out instead of trained on: in evaluation their mean is what the training's loss would be."""
+    method = made(config, models, tmp_path)
+    expected, _, _ = gradient(method, 6)
+    losses = []
+    with torch.no_grad():
+        for rows in torch.arange(6).split(size):
+            batch = method._parts.pairs.batch(rows, rows)
+            scores = method.scorer.without_gradient(batch.groups())
+            found = method.judge(batch, scores, None)
+            assert torch.equal(found.chosen_rewards, scores.averages()[0::2])
+            losses.append(found.losses)
+    assert float(torch.cat(losses).mean()) == pytest.approx(expected, rel=1e-5)
+    assert len({round(float(loss), 6) for loss in torch.cat(losses)}) == 6
+
+
 @pytest.mark.parametrize("config", [replace(ADPA, gamma=5.0, sft_weight=0.0), replace(DCKD, alpha=1.0, sft_weight=0.0)])
 def test_a_few_steps_go_where_the_teacher_points(config, models, tmp_path):
     method = made(config, models, tmp_path)

@@ -1,5 +1,6 @@
 """Teachers in folders: which are refused, that an adapter is switched off, that a killed computation goes on."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -24,8 +25,11 @@ from preference.models import load_causal_lm
 from preference.models.load import load_tokenizer
 from preference.records import TeacherRecords
 from preference.records_header import read_header
+from preference.sources import heldout_texts
+from preference.taught_records import heldout_records
 from preference.teach import teach
 from preference.teachers import check_tokenizers, load_teachers
+from preference.tokenise import tokenise_pairs
 
 from .pair_data import moved
 from .test_student_answers import turns, write
@@ -99,6 +103,31 @@ def test_records_are_those_of_the_model_itself(material, tmp_path):
     rest = 1 - expected.values.exp().sum(dim=-1)
     assert_close(found["log_rest"][: len(answer)].exp(), rest, rtol=0, atol=1e-5)
     assert any("teacher records: 7 pairs" in line for line in lines)
+
+
+def test_held_out_pairs_are_recorded_beside_the_others(material, tmp_path):
+    """And again only where the option says so; records of other held-out pairs are refused."""
+    rows = [json.loads(line) for line in (material / "pairs.jsonl").read_text().splitlines()]
+    write(tmp_path / "heldout.jsonl", rows[:3])
+
+    def run(records, **changes):
+        config = dckd(material, tmp_path / records, **changes)
+        return replace(config, data=replace(config.data, heldout=str(tmp_path / "heldout.jsonl")))
+
+    config = run("records")
+    tokens = tokenise_pairs(heldout_texts(config), load_tokenizer(config.model), config.data)
+    assert heldout_records(config, tokens) is None
+    teach(config, lambda line: None)
+    found = heldout_records(config, tokens)
+    assert (found.header.pairs, len(found.missing())) == (3, 0)
+    assert heldout_records(config, None) is None
+    assert heldout_records(run("records", heldout=False), tokens) is None
+    write(tmp_path / "heldout.jsonl", rows[1:4])
+    changed = tokenise_pairs(heldout_texts(config), load_tokenizer(config.model), config.data)
+    with pytest.raises(AlignError, match=r"do not belong to this run:\ndata"):
+        heldout_records(config, changed)
+    teach(run("alone", heldout=False), lambda line: None)
+    assert not (tmp_path / "alone" / "heldout").exists()
 
 
 class StoppedError(Exception):
