@@ -117,9 +117,10 @@ def _together(table: Table, found: list[_Rated], attributes: Sequence[str] | Non
     names = known if attributes is None else tuple(attributes)
     for name in names:
         if name not in known:
+            there = known if "completions" in table.columns else _number_columns(table, None)
             raise AlignError(
-                f"{table.source} has no ratings of `{name}`.{did_you_mean(name, known)}",
-                f"It rates {', '.join(known) or 'nothing'}.",
+                f"{table.source} has no ratings of `{name}`.{did_you_mean(name, there)}",
+                f"It rates {', '.join(there) or 'nothing'}.",
             )
     ids: dict[str, int] = {}
     keys = [json.dumps(answer.row.prompt, sort_keys=True, default=str) for answer in found]

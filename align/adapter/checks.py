@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -61,6 +62,7 @@ def _check_data(config: AdapterRun, processes: int) -> Iterator[Problem]:
     yield from (found for found in (train, heldout) if isinstance(found, Problem))
     if isinstance(train, Problem):
         return
+    yield from _check_constants(config, train)
     yield from shared.check_updates(min(config.data.prompts_per_step, len(train)), config.training, processes)
     distinct = len(set(train.prompts))
     if config.data.heldout is None and config.data.heldout_share > 0 and distinct < 2:
@@ -69,6 +71,19 @@ def _check_data(config: AdapterRun, processes: int) -> Iterator[Problem]:
             message=f"{config.data.train} has {distinct} prompt, so none can be set aside.",
             way_out="Add prompts, name a file in `data.heldout`, or set `data.heldout_share: 0`.",
         )
+
+
+def _check_constants(config: AdapterRun, train: PreferredRows) -> Iterator[Problem]:
+    """An objective with one and the same reward in all rows gets a weight that no prompt has any part in."""
+    for name, column in zip(config.objectives, zip(*train.preferred, strict=True), strict=True):
+        scored = [value for value in column if not math.isnan(value)]
+        if len(scored) > 1 and len(set(scored)) == 1:
+            yield Problem(
+                keys=("objectives", "data.train"),
+                message=f"`{name}` is {scored[0]:g} in all {len(scored)} rows of {config.data.train} that have it, so "
+                "no prompt can say how much it counts.",
+                way_out="Remove it from `objectives`, or give rows in which it differs.",
+            )
 
 
 def _read(key: str, source: str, config: AdapterRun) -> PreferredRows | Problem:

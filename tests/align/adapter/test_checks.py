@@ -1,5 +1,6 @@
 """Settings that contradict each other or the files, and the plan, before anything is loaded."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -39,6 +40,16 @@ CHANGES = {
 @pytest.mark.parametrize(("changes", "message"), CHANGES.values(), ids=list(CHANGES))
 def test_contradictions(tmp_path, changes, message):
     assert message in told(adapter_run(tmp_path, **changes))
+
+
+def test_an_objective_that_never_differs(tmp_path):
+    """Rows that lack it do not count; a row of its own is no evidence."""
+    rows = [{"prompt": f"p {i}", "rewards": {"helpful": i, "harmless": 0.5}} for i in range(40)]
+    rows += [{"prompt": "q", "rewards": {"helpful": 1}}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = adapter_run(tmp_path, objectives=("helpful", "harmless"))
+    assert "`harmless` is 0.5 in all 40 rows" in told(config)
+    assert "no prompt can say how much it counts" in told(config)
 
 
 def test_settings_of_large_networks_and_too_many_processes(tmp_path):
