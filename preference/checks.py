@@ -11,6 +11,7 @@ from align.config.errors import Problem
 from align.errors import AlignError
 from preference.arithmetic import pairs_per_update
 from preference.check_algorithm import check_algorithm
+from preference.check_candidates import check_candidates
 from preference.config import PreferenceRun
 from preference.data import Texts, read_prompts
 from preference.models.locate import Source, locate
@@ -31,6 +32,7 @@ def contradictions(config: PreferenceRun, processes: int = 1) -> Iterator[Proble
         _check_lengths(config),
         _check_data(config),
         check_algorithm(config.algorithm),
+        check_candidates(config.candidates),
         _check_reference(config),
         _check_updates(config, processes),
         shared.check_optimizer(config.optimizer, config.training),
