@@ -179,9 +179,18 @@ class Dpa:
         policy = self._parts.policy
         policy.gather()  # processes make different numbers of passes
         try:
-            return self._maker.sample(number)
+            answers = self._maker.sample(number)
         finally:
             policy.reshard()
+        counts = (self._maker.control.mixes != 0).any(dim=0)
+        for name, column, counted in zip(self._maker.scorer.names, answers.rewards.unbind(dim=1), counts, strict=True):
+            if counted and bool(column.isnan().all()):
+                raise AlignError(
+                    f"the reward `{name}` has scored none of the {len(column)} answers of round {number}, so nothing "
+                    "can be kept along it.",
+                    "Repair the reward, or leave it out of `rewards` or `algorithm.objectives`.",
+                )
+        return answers
 
     def _keep(self, number: int, answers: Answers, scale: Scale) -> None:
         """Make the file of a round. A collective."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from align.config.directions import Listed
+from align.errors import AlignError
 from align.shaping.steering import Scale
 from preference.dpa import commands
 from preference.dpa.check_warm import read_rated
@@ -83,6 +84,14 @@ def test_a_reward_that_tells_nothing_apart_is_named(folder, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         commands.train(config, name="flat")
     assert "the reward `flat` is 7 for all 24 answers of the first round" in caplog.text
+
+
+def test_a_reward_that_scores_nothing_ends_the_run(folder, tmp_path):
+    (tmp_path / "mute.py").write_text("def mute(completions, **_):\n    return [None] * len(completions)\n")
+    config = config_of(folder, rounds=1, scale="none")
+    rewards = (config.rewards[0], replace(config.rewards[1], function=f"{tmp_path / 'mute.py'}:mute"))
+    with pytest.raises(AlignError, match="`mute` has scored none of the 24 answers of round 1"):
+        commands.train(replace(config, rewards=rewards), name="mute")
 
 
 def test_contradictions(folder, rated, tmp_path):
