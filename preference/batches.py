@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -15,14 +15,48 @@ from preference.layout import Group
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairBatch:
-    """Prompts with a chosen and a rejected answer each; implements `align.types.Batch`.
+class RowBatch:
+    """Rows of stored data; implements `align.types.Batch`.
 
-    `samples`, `rewards` and `signal` are for the record, and None for stored pairs.
+    What a subclass adds has one entry for each row, as a tensor or as a list, or is None. `samples`, `rewards` and
+    `signal` are for the record, and None for stored rows.
 
     Attributes:
         noun: what a row is, in the name of the speed in the log.
-        index: number of each pair in the step, over all processes.
+        index: number of each row in the step, over all processes.
+    """
+
+    noun: ClassVar[str] = "rows"
+
+    index: Int[Tensor, "n"]
+    samples: Samples | None = None
+    rewards: RewardTable | None = None
+    signal: Signal | None = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def select(self, rows: Int[Tensor, "m"]) -> Self:
+        """The rows at these positions, in that order."""
+        rows = torch.as_tensor(rows, dtype=torch.int64)
+        names = [item.name for item in fields(self) if item.name not in _RECORDED]
+        return replace(self, **{name: _picked(getattr(self, name), rows) for name in names})
+
+
+_RECORDED = ("samples", "rewards", "signal")
+
+
+def _picked(values: Any, rows: Int[Tensor, "m"]) -> Any:  # Any: a tensor, a sequence of tensors, or None
+    if values is None or isinstance(values, Tensor):
+        return None if values is None else values[rows]
+    return [values[place] for place in rows.tolist()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairBatch(RowBatch):
+    """Prompts with a chosen and a rejected answer each.
+
+    Attributes:
         rows: place of each pair in the data.
         prompts: token ids, at least one each.
         chosen: token ids of the better answer, with its end token.
@@ -34,34 +68,12 @@ class PairBatch:
 
     noun: ClassVar[str] = "pairs"
 
-    index: Int[Tensor, "n"]
     rows: Int[Tensor, "n"]
     prompts: Sequence[Int[Tensor, "_"]]
     chosen: Sequence[Int[Tensor, "_"]]
     rejected: Sequence[Int[Tensor, "_"]]
     reference: Sequence[Float[Tensor, "_"]] | None = None
     rates: Float[Tensor, "n"] | None = None
-    samples: Samples | None = None
-    rewards: RewardTable | None = None
-    signal: Signal | None = None
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def select(self, rows: Int[Tensor, "m"]) -> Self:
-        """The pairs at these positions, in that order."""
-        rows = torch.as_tensor(rows, dtype=torch.int64)
-        places = rows.tolist()
-        return replace(
-            self,
-            index=self.index[rows],
-            rows=self.rows[rows],
-            prompts=[self.prompts[place] for place in places],
-            chosen=[self.chosen[place] for place in places],
-            rejected=[self.rejected[place] for place in places],
-            reference=None if self.reference is None else [self.reference[place] for place in places],
-            rates=None if self.rates is None else self.rates[rows],
-        )
 
     def groups(self) -> list[Group]:
         """The pairs for `preference.layout`: sequence 2 i is the chosen, 2 i + 1 the rejected answer of pair i."""
@@ -70,12 +82,10 @@ class PairBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResponseBatch:
-    """Prompts with one answer each; implements `align.types.Batch`, as `PairBatch` does.
+class ResponseBatch(RowBatch):
+    """Prompts with one answer each.
 
     Attributes:
-        noun: what a row is, in the name of the speed in the log.
-        index: number of each row in the step, over all processes.
         rows: place of each row in the data.
         prompts: token ids, at least one each.
         responses: token ids of the answer, with its end token.
@@ -83,28 +93,9 @@ class ResponseBatch:
 
     noun: ClassVar[str] = "answers"
 
-    index: Int[Tensor, "n"]
     rows: Int[Tensor, "n"]
     prompts: Sequence[Int[Tensor, "_"]]
     responses: Sequence[Int[Tensor, "_"]]
-    samples: Samples | None = None
-    rewards: RewardTable | None = None
-    signal: Signal | None = None
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def select(self, rows: Int[Tensor, "m"]) -> Self:
-        """The rows at these positions, in that order."""
-        rows = torch.as_tensor(rows, dtype=torch.int64)
-        places = rows.tolist()
-        return replace(
-            self,
-            index=self.index[rows],
-            rows=self.rows[rows],
-            prompts=[self.prompts[place] for place in places],
-            responses=[self.responses[place] for place in places],
-        )
 
     def groups(self) -> list[Group]:
         """The rows for `preference.layout`: sequence i is the answer of row i."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from align.types import RewardTable, Samples, Signal
+from preference.batches import RowBatch
 
 if TYPE_CHECKING:
     from align.rewards.scales import LabelScale
@@ -20,33 +20,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RatedBatch:
-    """Answers with their labels; implements `align.types.Batch`.
+class RatedBatch(RowBatch):
+    """Answers with their labels.
 
     Attributes:
-        noun: what a row is, in the name of the speed in the log.
-        index: number of each answer in the step, over all processes.
         sequences: token ids of prompt and answer.
         labels: in training units, NaN where there is none.
     """
 
     noun: ClassVar[str] = "answers"
 
-    index: Int[Tensor, "n"]
     sequences: Sequence[Int[Tensor, "_"]]
     labels: Float[Tensor, "n k"]
-    samples: Samples | None = None
-    rewards: RewardTable | None = None
-    signal: Signal | None = None
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def select(self, rows: Int[Tensor, "m"]) -> Self:
-        """The answers at these positions, in that order."""
-        rows = torch.as_tensor(rows, dtype=torch.int64)
-        sequences = [self.sequences[place] for place in rows.tolist()]
-        return replace(self, index=self.index[rows], sequences=sequences, labels=self.labels[rows])
 
 
 @dataclass(frozen=True, kw_only=True)
