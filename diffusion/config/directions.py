@@ -22,7 +22,7 @@ class PromptCondition:
     kind: Literal["prompt"] = "prompt"
     """Selects this way of telling the model."""
     template: str | None = None
-    """Text with a slot for each objective, such as `[shapes {shapes}]`; `null`: `shapes {shapes}, ... .`"""
+    """Text with a slot for each objective, such as `[shapes {shapes}]`; `null`: `shapes {shapes}, ...`, few words."""
     position: Literal["before", "after"] = "before"
     """Where it stands; a prompt that is cut off at its end loses what stands after it."""
 

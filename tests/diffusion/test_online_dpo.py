@@ -69,6 +69,7 @@ def collected(parts: Assembled, step: int = 1):
         parts.drawn = batch.latents
         return batch
 
+    keep.encode = collector.encode
     parts.awm._collector = keep
     batch = parts.awm.collect(step)
     parts.awm._collector = collector

@@ -69,7 +69,7 @@ class Shuffled:
     """A collector whose scores and advantages are dealt out anew among the samples of a step."""
 
     def __init__(self, collector) -> None:
-        self.inner, self.pipeline = collector, collector.pipeline
+        self.inner, self.pipeline, self.encode = collector, collector.pipeline, collector.encode
 
     def __call__(self, step, network):
         batch = self.inner(step, network)
