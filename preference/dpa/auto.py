@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from align.adapter.record import find_adapter, read_record
@@ -19,7 +19,7 @@ AUTO = "auto"
 
 def inferred_directions(
     control: Control, adapter: str | Path, texts: Texts, *, device: str = "cpu"
-) -> tuple[list[Vector], list[Mapping[str, float]]]:
+) -> tuple[list[Vector], list[dict[str, float]]]:
     """The direction of each prompt, and the weights behind it.
 
     Args:

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from align.config.pipeline import Base, PipelineConfig
 from align.objectives import aggregate, clip_statistics, clipped_surrogate, exponential_weights
 from align.shaping.pipeline import SignalPipeline
 from align.types import LossOutput, RewardTable
@@ -26,7 +27,6 @@ from preference.sft import Sft
 from preference.stored_pairs import StoredResponses
 
 if TYPE_CHECKING:
-    from align.config.pipeline import Base
     from preference.reference import ReferenceTable
     from preference.scores import SequenceScores
 
@@ -46,8 +46,6 @@ def group_advantages(scores: Float[Tensor, "n"], group_ids: Int[Tensor, "n"], ba
         group_ids: equal for answers to one prompt under one direction: answers under other directions are no baseline.
         base: settings of the estimator.
     """
-    from align.config.pipeline import PipelineConfig
-
     table = RewardTable(names=("score",), values=scores.float().unsqueeze(1), weights=torch.ones(1))
     return SignalPipeline(PipelineConfig(base=base, clip=None))(table, group_ids).advantages.double()
 
