@@ -17,13 +17,18 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
+from align.config.directions import Arc
 from align.config.load import save_config
+from align.config.pipeline import PipelineConfig
+from align.config.shaping import Directional, DrawnDirection
 from align.config.shared import CheckpointConfig, OptimizerConfig, RewardConfig, TrainingConfig
 from align.report.metrics import describe
 from diffusion import commands
 from diffusion.config import (
     DiffusionDpoConfig,
+    DirectionsConfig,
     DiscreteTimes,
+    EmbeddingCondition,
     EvaluationConfig,
     ImagesConfig,
     LinearLag,
@@ -140,9 +145,16 @@ def run_of(folder: Path, method: str, **changes):
         "sft_best": SftBestConfig(times=DiscreteTimes(draws=2)),
         "diffusion_dpo": DiffusionDpoConfig(data=PairsConfig(path=path), pairs_per_step=4),
         "sft": SftConfig(data=ImagesConfig(path=path), images_per_step=4),
+        "directions": SftBestConfig(times=DiscreteTimes(draws=2)),
     }
     offline = method in ("diffusion_dpo", "sft")
     rewards = (RewardConfig(function="brightness"),)
+    if method == "directions":
+        rewards = (*rewards, RewardConfig(function="contrast"))
+        changes |= {
+            "directions": DirectionsConfig(sample=Arc(), condition=EmbeddingCondition(hidden=8, dropout=0.3)),
+            "pipeline": PipelineConfig(weights=DrawnDirection(), combine=Directional()),
+        }
     evaluation = EvaluationConfig(seeds=1, num_inference_steps=2, strip_prompts=0, rewards=rewards if offline else ())
     config = miniature_run(
         folder,
@@ -228,7 +240,7 @@ def train_in_processes(paths: list[Path], processes: int) -> None:
     assert all(child.returncode == 0 for child in children), "\n".join(outputs)
 
 
-ALL = ("nft", "online_dpo", "rwr", "sft_best", "diffusion_dpo", "sft")
+ALL = ("nft", "online_dpo", "rwr", "sft_best", "diffusion_dpo", "sft", "directions")
 
 
 @pytest.fixture(scope="module")
