@@ -9,8 +9,8 @@ Both are means over the tokens of an update, as `loss: sft` is; with c_i = 1 the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -61,12 +61,6 @@ class ScoredBatch(ResponseBatch):
 
     coefficients: Float[Tensor, "n"]
     old: Sequence[Float[Tensor, "_"]] | None = None
-
-    def select(self, rows: Int[Tensor, "m"]) -> Self:
-        """The rows at these positions, in that order."""
-        rows = torch.as_tensor(rows, dtype=torch.int64)
-        old = None if self.old is None else [self.old[place] for place in rows.tolist()]
-        return replace(super().select(rows), coefficients=self.coefficients[rows], old=old)
 
 
 @dataclass(frozen=True, kw_only=True)
