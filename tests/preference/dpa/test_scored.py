@@ -2,10 +2,12 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from align.config.credit import Gae
@@ -15,6 +17,7 @@ from preference.batches import ResponseBatch
 from preference.dpa import commands
 from preference.dpa.checks import contradictions
 from preference.dpa.kept import read_rows
+from preference.dpa.rounds import RoundMaker
 from preference.dpa.scored import Clipped, Regression, ScoredBatch, group_advantages, regression_weights
 from preference.stored_pairs import UpdateSize
 
@@ -192,6 +195,20 @@ def test_a_run_on_advantages(folder):
     assert moved[1] > 1e-4
     assert moved[2] == pytest.approx(0.0, abs=1e-4)
     assert list((run / "rounds").glob("*.safetensors"))
+
+
+def test_it_goes_on_within_a_round_with_what_was_said_at_its_start(folder, monkeypatch):
+    """Back to the checkpoint of step 3, in the middle of round 2: neither answers nor old numbers are made again."""
+    config = config_of(folder, loss="grpo")
+    run = commands.train(config, name="stopped")
+    last = run / "checkpoints" / "step_000004"
+    whole = load_file(last / "weights.safetensors")
+    shutil.rmtree(last)
+    monkeypatch.setattr(RoundMaker, "sample", None)
+    monkeypatch.setattr("preference.reference._compute", None)
+    commands.train(config, resume=run)
+    again = load_file(last / "weights.safetensors")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
 def test_a_round_of_one_update_asks_nobody(folder):
