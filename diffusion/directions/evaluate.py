@@ -86,9 +86,7 @@ class SteeringEvaluator(Evaluator):
         labels = [self._asker.label(vector) for vector in self._asker.shown]
         means = [values[[row.group == label for row in rows]].nanmean(dim=0) for label in labels]
         directions = torch.stack([from_integers(vector) for vector in self._asker.shown])
-        found = steering_figures(directions, torch.stack(means), self._asker.names, reference=self._reference)
-        # Before training an embedding is 0 and all directions draw the same: there is no order to correlate with.
-        return {name: value for name, value in found.items() if math.isfinite(value)}
+        return steering_figures(directions, torch.stack(means), self._asker.names, reference=self._reference)
 
     def _stored_scale(self) -> Scale | None:
         """Of the base model's pictures, for a run that goes on."""
