@@ -57,7 +57,7 @@ DPA = (
         name="eval/control/<objective>",
         title="Control of an objective",
         formula="Spearman's rank correlation, over the shown directions, of its asked component and its mean",
-        meaning="1: asking for more of it always brings more of it.",
+        meaning="1: asking for more of it always brings more of it. 0: among others, the same whatever is asked.",
         healthy="Rises towards 1.",
         remedy="Stays low: more rounds; a wider range of directions; objectives that hardly vary cannot be steered.",
     ),
