@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from align.rewards.scorer import Scorer
 from preference.audit import draw_answers
 from preference.config import CandidatesConfig, PairsConfig, PreferenceRun
 from preference.data import Texts
-from preference.dpa.assemble import heldout_prompts, stored_scale
+from preference.dpa.assemble import ROUNDS, heldout_prompts, stored_scale
 from preference.dpa.auto import AUTO, check_adapter, inferred_directions
 from preference.dpa.config import DpaRun
 from preference.dpa.control import Control, Vector, draw
@@ -49,8 +50,10 @@ def answer_along(
     run = as_preference_run(config)
     settings = run.candidates
     assert settings is not None  # it was just made
-    texts = given_prompts(run, settings, prompts, prompts_file)
     source = None if checkpoint is None else find_checkpoint(checkpoint)
+    if source is not None and trained_on_turns(source.parent.parent):
+        run = replace(run, data=replace(run.data, plain_as_chat=True))
+    texts = given_prompts(run, settings, prompts, prompts_file)
     labelled, vectors = _directions(config, control, texts, direction, adapter)
     near = [
         neighbours_of(one, neighbours, config.seed, number) for one, number in zip(vectors, texts.numbers, strict=True)
@@ -66,6 +69,17 @@ def answer_along(
         shown = replace(labelled, rows=tuple(control.asked(*one) for one in zip(texts.rows, vectors, strict=True)))
         write_candidates(shown, answers, numbers, seed=config.seed, output=output, processes=processes)
     return output
+
+
+def trained_on_turns(folder: Path) -> bool:
+    """Whether the prompts of a run's rounds are conversations: then a plain text is asked as a user's turn, because
+    without the chat template the policy would be asked in a way that it has never seen."""
+    first = folder / ROUNDS / "round_01.jsonl"
+    if not first.is_file():
+        return False
+    with first.open(encoding="utf-8") as file:
+        line = file.readline()
+    return bool(line) and isinstance(json.loads(line)["prompt"], list)
 
 
 def _checked(control: Control, direction: str | None, adapter: Path | None) -> str:

@@ -118,14 +118,16 @@ def test_a_soup_of_a_run_with_itself_is_the_run(finished, folder, tmp_path):
 
 
 def test_answers_along_a_direction(finished, folder, tmp_path, caplog):
-    """The prompt asks for what was asked for; beyond the trained arc there is a warning."""
+    """The prompt asks for what was asked for, as a turn, like those of the training; beyond the trained arc there is a
+    warning."""
     config, ask = config_of(folder), {"prompts": ("hello",), "seeds": (0, 1)}
     found = commands.generate(
         config, checkpoint=finished, output=tmp_path / "a.jsonl", direction="vowels=4,length=3", **ask
     )
     (row,) = map(json.loads, found.read_text().splitlines())
     assert row["direction"] == "vowels 80, length 60"
-    assert "80 x vowels + 60 x length" in row["prompt"]
+    assert [turn["role"] for turn in row["prompt"]] == ["system", "user"]
+    assert "80 x vowels + 60 x length" in row["prompt"][0]["content"]
     assert len(row["candidates"]) == 2
     assert not caplog.records
     commands.generate(config, checkpoint=finished, output=tmp_path / "b.jsonl", direction="vowels=1,length=-1", **ask)
