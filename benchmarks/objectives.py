@@ -158,8 +158,8 @@ def systems(out: Path) -> dict[str, dict[str, tuple[str, ...]]]:
 
 
 HACK: Mapping[str, tuple[str, ...]] = {"weighted sum": (deviations(),), "LSC": (good_enough(),)}
-"""Compressibility counts twice as much as success; colourfulness is only measured."""
-HACK_WEIGHTS = (1.0, 2.0, 0.0)
+HACK_WEIGHTS = {"hack": (1.0, 2.0, 0.0), "equal": (1.0, 1.0, 0.0)}
+"""Compressibility counts twice or just as much as success; colourfulness is only measured."""
 
 
 def quoted(overrides: Sequence[str]) -> str:
@@ -206,7 +206,11 @@ def fronts(arguments: argparse.Namespace) -> None:
 
 def hack(arguments: argparse.Namespace) -> None:
     """The same two rewards and weights, summed and as a logical AND, for longer."""
-    tries = {f"{folder(name)}/hack": (*overrides, *weighed(HACK_WEIGHTS)) for name, overrides in HACK.items()}
+    tries = {
+        f"{folder(name)}/{point}": (*HACK[name], *weighed(weights))
+        for name in arguments.systems or HACK
+        for point, weights in HACK_WEIGHTS.items()
+    }
     common = (f"training.steps={HACK_STEPS}", "evaluation.every=10", f"evaluation.strip_every={HACK_STEPS}")
     sweep(arguments.out / "hack", tries, common, arguments.seeds)
 

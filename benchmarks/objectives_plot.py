@@ -66,9 +66,9 @@ def front_figure(out: Path) -> None:
 
 
 def _projection(axis: Axes, points: Sequence[Mapping[str, Any]], x: str, y: str, colour: str, label: str) -> None:
-    """Means over seeds large, the seeds small, a line through the means by the first objective."""
-    means = sorted((one["means"][x]["mean"], one["means"][y]["mean"]) for one in points)
-    axis.plot(*zip(*means, strict=True), "o-", color=colour, linewidth=1, label=label)
+    """Means over seeds large, the seeds small."""
+    means = [(one["means"][x]["mean"], one["means"][y]["mean"]) for one in points]
+    axis.plot(*zip(*means, strict=True), "o", color=colour, markersize=8, label=label)
     seeds = [(seed[x], seed[y]) for one in points for seed in one["seeds"]]
     axis.plot(*zip(*seeds, strict=True), ".", color=colour, alpha=0.35, markersize=4)
 
@@ -132,7 +132,9 @@ def picture_figure(out: Path, names: Sequence[str], data: Mapping[str, Any], see
         [(row + 0.5) * (TILE + GAP) for row in range(len(rows))], ["before", *(n.replace("_", " ") for n in names)]
     )
     block = len(SHOWN) * (TILE + 1) + GAP
-    axis.set_xticks([(column + 0.5) * block for column in range(len(WEIGHTS))], list(WEIGHTS))
+    axis.set_xticks(
+        [(column + 0.5) * block for column in range(len(WEIGHTS))], ["even (PRO: alone)", *list(WEIGHTS)[1:]]
+    )
     axis.tick_params(length=0, labeltop=True, labelbottom=False)
     axis.spines[:].set_visible(False)
     figure.savefig(out / "pictures.png", dpi=110)
