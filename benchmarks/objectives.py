@@ -217,7 +217,8 @@ def hack(arguments: argparse.Namespace) -> None:
 
 def plot(arguments: argparse.Namespace) -> None:
     """Pictures and tables."""
-    from objectives_plot import front_figure, hack_figure
+    from objectives_hack import hack_figure
+    from objectives_plot import front_figure
 
     front_figure(arguments.out)
     hack_figure(arguments.out)

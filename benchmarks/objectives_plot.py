@@ -1,4 +1,4 @@
-"""Figures and tables of objectives.py and objectives_pro.py: fronts, pictures at each point, the hack, weights."""
+"""Figures and tables of objectives.py and objectives_judge.py: fronts, pictures at each point, weights of captions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from methods import write
-from objectives import HACK, HIGH, OBJECTIVES, REFERENCE, SEEDS, WEIGHTS, folder
+from objectives import HIGH, OBJECTIVES, REFERENCE, WEIGHTS
 from PIL import Image
 
 from align.shaping.pareto import hypervolume, in_unit_box
@@ -152,57 +152,6 @@ def sheet(rows: Sequence[Sequence[Sequence[Image.Image]]]) -> Image.Image:
                 x += TILE + 1
             x += GAP
     return result
-
-
-def hack_figure(out: Path) -> None:
-    """Means along the training, and pictures before and after both."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    runs = {name: [out / "hack" / "runs" / f"{folder(name)}-hack-seed{seed}" for seed in SEEDS] for name in HACK}
-    figure = plt.figure(figsize=(11, 6.2), layout="constrained")
-    grid = figure.add_gridspec(4, 3, height_ratios=(4, 1, 1, 1))
-    lines = []
-    for column, objective in enumerate(OBJECTIVES):
-        axis = figure.add_subplot(grid[0, column])
-        for colour, (name, folders) in zip(COLOURS, runs.items(), strict=False):
-            for run in folders:
-                steps, means = curve(run, objective)
-                axis.plot(
-                    steps,
-                    means,
-                    "o-",
-                    color=colour,
-                    markersize=3,
-                    linewidth=1,
-                    label=name if run == folders[0] else None,
-                )
-                lines += [
-                    {"system": name, "run": run.name, "objective": objective, "step": step, "mean": round(mean, 4)}
-                    for step, mean in zip(steps, means, strict=True)
-                ]
-        axis.set(xlabel="step", title=LABELS[objective])
-        axis.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize=8)
-    first = runs["weighted sum"][0]
-    last = max(line["step"] for line in lines)
-    strips = {"before": (first, 0), **{name: (folders[0], last) for name, folders in runs.items()}}
-    for row, (name, (run, step)) in enumerate(strips.items(), start=1):
-        axis = figure.add_subplot(grid[row, :])
-        axis.imshow(sheet([[tiles(run, step, range(14))]]))
-        axis.set_ylabel(name.replace(" ", "\n"))
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
-    figure.savefig(out / "hack.png", dpi=110)
-    write(out / "hack.csv", lines)
-
-
-def curve(run: Path, objective: str) -> tuple[list[int], list[float]]:
-    """Steps and means of the evaluations of a run."""
-    records = [json.loads(path.read_text()) for path in sorted((run / "evaluations").glob("step_*.json"))]
-    return [one["step"] for one in records], [one["rewards"][objective]["mean"] for one in records]
 
 
 def pro_figure(path: Path, lines: Sequence[Mapping], weights: Mapping[str, Mapping[str, np.ndarray]]) -> None:
