@@ -51,7 +51,7 @@ def hack_figure(out: Path) -> None:
                 )
         axis.set(xlabel="step", title=LABELS[objective])
         axis.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize=8)
+    figure.axes[2].legend(fontsize=8, loc="center right")
     first = next(iter(found))
     last = found[first][0][-1]["step"]
     strips = {"before": (run_of(out, *first, 0), 0)}
@@ -89,12 +89,10 @@ def means_of(key: tuple[str, str], seeds: Sequence[list[dict]]) -> list[dict]:
 
 def scores_of(found: dict[tuple[str, str], list[list[dict]]]) -> list[dict]:
     """Mean score of the pictures before and after each training, by each combination at each weights."""
+    pictures = {"before training": [next(iter(found.values()))[0][0]]}
+    pictures |= {f"after {name}, {NAMED[point]}": [one[-1] for one in seeds] for (name, point), seeds in found.items()}
     lines = []
     for point in HACK_WEIGHTS:
-        of_point = {key: seeds for key, seeds in found.items() if key[1] == point}
-        before = next(iter(of_point.values()))[0][0]
-        pictures = {"before training": [before]}
-        pictures |= {f"after {name}": [one[-1] for one in seeds] for (name, _), seeds in of_point.items()}
         for label, evaluations in pictures.items():
             line: dict[str, object] = {"weights": NAMED[point], "pictures": label}
             for rule in HACK:
