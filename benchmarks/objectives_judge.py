@@ -5,7 +5,7 @@
 
 All weights, fixed or not, see the same rewards in deviations of the base model. *Best fixed* are the weights in tenths
 that agree with most of the labels that an adapter was trained on; *in hindsight* are those with the least regret on
-the held-out captions, which nobody can know.
+the held-out captions, which nobody can know. Each adapter is judged a second time on rewards in its own scale.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from methods import write
 from objectives import SEEDS, UNITS, WEIGHTS, folder
 from objectives_plot import pro_figure
@@ -24,6 +26,9 @@ from objectives_pro import HELDOUT_PICTURES, PAIRS, PRIORITIES, TARGETS, deviati
 
 if TYPE_CHECKING:
     from align.statistics import Interval
+
+MINMAX = "minmax"
+"""An adapter's weights on rewards in the scale that its targets were made with, instead of deviations."""
 
 
 def best_fixed(rows: Sequence[Mapping]) -> np.ndarray:
@@ -75,11 +80,15 @@ def systems(place: Path, seed: int, prompts: Sequence[str]) -> dict[str, np.ndar
 
 def compare(arguments: argparse.Namespace) -> None:
     """Agreement and regret of all weights on held-out captions; differences to the best fixed ones, by caption."""
+    from align.adapter.files import load_normaliser
+
     place = arguments.out / "pro"
     rows = jsonl(place / "heldout.jsonl")
     heads = rows[::HELDOUT_PICTURES]
     prompts, classes = [row["prompt"] for row in heads], [row["class"] for row in heads]
-    rewards = np.stack([deviations(row["rewards"]) for row in rows]).reshape(len(heads), HELDOUT_PICTURES, 3)
+    shape = (len(heads), HELDOUT_PICTURES, len(UNITS))
+    rewards = np.stack([deviations(row["rewards"]) for row in rows]).reshape(shape)
+    raw = torch.tensor([[row["rewards"][name] for name in UNITS] for row in rows], dtype=torch.float64)
     priorities = np.array([PRIORITIES[name] for name in classes])
     utilities = np.einsum("nk,ngk->ng", priorities, rewards)
     everyone = [np.broadcast_to(one, priorities.shape) for one in tenths()]
@@ -91,6 +100,10 @@ def compare(arguments: argparse.Namespace) -> None:
         for name, weights in systems(place, seed, prompts).items():
             found.setdefault(name, []).append(judged(weights, utilities, rewards))
             learnt.setdefault(name, []).append(weights)
+        for target, amount in product(TARGETS, PAIRS):
+            own = load_normaliser(place / f"{target}-{amount}-seed{seed}")(raw).numpy().reshape(shape)
+            weights = learnt[f"PRO {target}, {amount} pairs"][-1]
+            found.setdefault(f"PRO {target} ({MINMAX}), {amount} pairs", []).append(judged(weights, utilities, own))
     lines = table(arguments.out / "pro.csv", found)
     by_class = {name: means_by_class(np.mean(weights, axis=0), classes) for name, weights in learnt.items()}
     columns = tuple(UNITS)
@@ -102,7 +115,8 @@ def compare(arguments: argparse.Namespace) -> None:
             for kind, one in means.items()
         ],
     )
-    pro_figure(arguments.out / "pro.png", lines, {"annotator": means_by_class(priorities, classes), **by_class})
+    shown = [line for line in lines if MINMAX not in str(line["weights"])]
+    pro_figure(arguments.out / "pro.png", shown, {"annotator": means_by_class(priorities, classes), **by_class})
 
 
 def means_by_class(weights: np.ndarray, classes: Sequence[str]) -> dict[str, np.ndarray]:
