@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from methods import write
 from objectives import COMMON, HACK, HACK_WEIGHTS, OBJECTIVES, SEEDS, folder, weighed
-from objectives_plot import COLOURS, LABELS, sheet, tiles
+from objectives_plot import LABELS, sheet, tiles
+from plot_fronts import COLOURS
 
 SHOWN = range(14)
 REWARDS = ("success", *OBJECTIVES)

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
 from methods import write
-from objectives import HIGH, OBJECTIVES, REFERENCE, WEIGHTS
+from objectives import OBJECTIVES, WEIGHTS
 from PIL import Image
-
-from align.shaping.pareto import hypervolume, in_unit_box
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from plot_fronts import draw, points_of, seed_hypervolumes
 
 LABELS = {"shapes_strict": "whole captions right", "compressibility": "minus kB", "colourfulness": "colourfulness"}
-COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#888888")
 TARGET_COLOURS = ("#228833", "#aa3377")
 SHOWN = (0, 2, 4, 6)
 """Places of the pictures shown at each point: held-out captions in the order of the evaluation."""
@@ -32,57 +25,14 @@ def found(out: Path, what: str) -> dict[str, Any]:
     return json.loads((out / what / "sweep.json").read_text(encoding="utf-8"))
 
 
-def seed_hypervolumes(points: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Of one system, for each seed, in the box."""
-    volumes = []
-    for seed in range(len(points[0]["seeds"])):
-        means = [[one["seeds"][seed][name] for name in OBJECTIVES] for one in points]
-        volumes.append(hypervolume(in_unit_box(means, REFERENCE, HIGH), torch.zeros(3)))
-    return volumes
-
-
 def front_figure(out: Path) -> None:
     """Three projections and the hypervolumes; CSVs; the pictures at each point."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     data = found(out, "fronts")
-    by_system = {one["name"]: [p for p in data["points"] if p["system"] == one["name"]] for one in data["systems"]}
-    figure, axes = plt.subplots(2, 2, figsize=(11, 8.5), layout="constrained")
-    for axis, (x, y) in zip(axes.flat, combinations(OBJECTIVES, 2), strict=False):
-        for colour, (name, points) in zip(COLOURS, by_system.items(), strict=False):
-            _projection(axis, points, x, y, colour, name.replace("_", " "))
-        axis.plot(data["base"][x]["mean"], data["base"][y]["mean"], "k*", markersize=11, label="before training")
-        axis.set(xlabel=LABELS[x], ylabel=LABELS[y])
-        axis.grid(alpha=0.3)
-    axes.flat[0].legend(fontsize=8)
-    _bars(axes.flat[3], data, by_system)
-    figure.savefig(out / "fronts.png", dpi=110)
+    by_system = points_of(data)
+    draw(data, out / "fronts.png", LABELS)
     _tables(out, data, by_system)
     picture_figure(out, list(by_system), data)
-    print(f"written: {out / 'fronts.png'}, {out / 'pictures.png'}")
-
-
-def _projection(axis: Axes, points: Sequence[Mapping[str, Any]], x: str, y: str, colour: str, label: str) -> None:
-    """Means over seeds large, the seeds small."""
-    means = [(one["means"][x]["mean"], one["means"][y]["mean"]) for one in points]
-    axis.plot(*zip(*means, strict=True), "o", color=colour, markersize=8, label=label)
-    seeds = [(seed[x], seed[y]) for one in points for seed in one["seeds"]]
-    axis.plot(*zip(*seeds, strict=True), ".", color=colour, alpha=0.35, markersize=4)
-
-
-def _bars(axis: Axes, data: Mapping[str, Any], by_system: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    for place, one in enumerate(data["systems"]):
-        volume = one["hypervolume"]
-        axis.barh(place, volume["mean"], color=COLOURS[place], alpha=0.75)
-        axis.plot([volume["low"], volume["high"]], [place, place], color="black", linewidth=1)
-        seeds = seed_hypervolumes(by_system[one["name"]])
-        axis.plot(seeds, [place] * len(seeds), "o", color="black", markersize=3)
-    axis.set_yticks(range(len(data["systems"])), [one["name"].replace("_", " ") for one in data["systems"]])
-    axis.invert_yaxis()
-    axis.set_xlabel("hypervolume in the box; line: 95 %, dots: seeds")
+    print(f"written: {out / 'pictures.png'}")
 
 
 def _tables(out: Path, data: Mapping[str, Any], by_system: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -94,7 +44,7 @@ def _tables(out: Path, data: Mapping[str, Any], by_system: Mapping[str, Sequence
             for name in ("hypervolume", "expected_utility", "igd_plus")
             for part in ("mean", "low", "high")
         }
-        seeds = " ".join(f"{value:.4f}" for value in seed_hypervolumes(own))
+        seeds = " ".join(f"{value:.4f}" for value in seed_hypervolumes(own, data["box"]))
         volumes.append({"system": one["name"], "points": len(own), **numbers, "hypervolume of the seeds": seeds})
         for point in own:
             line = {"system": one["name"], "point": point["point"], "on front of all": point["on_front"]}

@@ -22,7 +22,7 @@ from align.shaping.pareto import hypervolume, in_unit_box
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#888888")
 COLUMNS = 2
 
 Points = Sequence[Mapping[str, Any]]
@@ -35,6 +35,11 @@ def reached(values: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
         if not front or y > front[-1][1]:
             front += [(x, front[-1][1]), (x, y)] if front else [(x, y)]
     return front[::-1]
+
+
+def points_of(data: Mapping[str, Any]) -> dict[str, Points]:
+    """System -> its points."""
+    return {one["name"]: [p for p in data["points"] if p["system"] == one["name"]] for one in data["systems"]}
 
 
 def seed_hypervolumes(points: Points, box: Mapping[str, Mapping[str, float]]) -> list[float]:
@@ -68,14 +73,15 @@ def bars(axis: Axes, data: Mapping[str, Any], by_system: Mapping[str, Points]) -
     axis.set_xlabel("hypervolume; line: 95 %, dots: seeds")
 
 
-def draw(data: Mapping[str, Any], path: Path) -> None:
-    """The picture."""
+def draw(data: Mapping[str, Any], path: Path, labels: Mapping[str, str] | None = None) -> None:
+    """The picture. `labels`: objective -> its axis."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    by_system = {one["name"]: [p for p in data["points"] if p["system"] == one["name"]] for one in data["systems"]}
+    by_system = points_of(data)
+    labels = {name: name.replace("_", " ") for name in data["objectives"]} | dict(labels or {})
     pairs = list(combinations(data["objectives"], 2))
     rows = -(-(len(pairs) + 1) // COLUMNS)
     figure, axes = plt.subplots(rows, COLUMNS, figsize=(11, 4.2 * rows), layout="constrained", squeeze=False)
@@ -84,7 +90,7 @@ def draw(data: Mapping[str, Any], path: Path) -> None:
             projection(axis, points, x, y, COLOURS[place % len(COLOURS)], name.replace("_", " "))
         if data["base"]:
             axis.plot(data["base"][x]["mean"], data["base"][y]["mean"], "k*", markersize=11, label="before training")
-        axis.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
+        axis.set(xlabel=labels[x], ylabel=labels[y])
         axis.grid(alpha=0.3)
     axes.flat[0].legend(fontsize=8)
     for axis in list(axes.flat)[len(pairs) + 1 :]:
