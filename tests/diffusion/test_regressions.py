@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from align.objectives import effective_share
 from diffusion.config import DiscreteTimes, RwrConfig, SftBestConfig
 from diffusion.exchange import WholeStep
-from align.objectives import effective_share
 from diffusion.sft_best import best_of_groups
 
 from .models.assembled import RUN, assemble, with_reward
