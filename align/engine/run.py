@@ -16,7 +16,6 @@ import torch
 from align.engine import random_state
 from align.engine.accumulation import Accumulator
 from align.engine.adapters import Policy
-from align.engine.allocator import give_back_once
 from align.engine.batching import even_cuts
 from align.engine.distributed import Processes
 from align.engine.ema import Ema
@@ -148,8 +147,6 @@ class Run:
         """Numbers of the steps that are left, until the last one or until somebody asks for a stop."""
         if self.step == 0:
             self._reporter.before_first_step()
-        if self.processes.device.type == "cpu":
-            give_back_once()
         while self.step < self.settings.training.steps and self._stopped_by is None:
             self.policy.gather(at_next_pass=True)  # processes roll out different numbers of batches
             yield self.step + 1
