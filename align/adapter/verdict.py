@@ -60,7 +60,12 @@ class Verdict:
             f"Held-out KL after step {self.step}: {self.kl:.4f} nats; constant weights: {self.constant_kl:.4f}; gain "
             f"{self.gain.mean:.4f} (95 % interval {self.gain.low:.4f} to {self.gain.high:.4f}, {self.rows} rows)."
         )
-        if not self.has_signal:
+        if self.has_signal:
+            found.append(
+                "This is about the targets: whether samples chosen by these weights are better is another question; "
+                "`target.contrastive: true` answers it better (docs/pro_adapter.md)."
+            )
+        else:
             found.append(
                 "The prompts carry no signal that this adapter could find: it does not beat constant weights. "
                 "Use fixed weights (the means above), or give it more rows, another encoder or another target."
