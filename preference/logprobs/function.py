@@ -53,7 +53,7 @@ class ChunkedLogProbs(torch.autograd.Function):
             values = tuple(torch.empty_like(norms) for _ in extras)
             pulls = torch.empty_like(hidden, dtype=work.narrow) if hidden_grad else None
             kept = [work.table(room)] if room else []
-            for rows in work.rows(room):
+            for rows in work.rows(room, whole=not apart):
                 place = kept[0][rows] if kept and rows.stop <= room else None
                 logits = work.logits(rows, None if apart else place)
                 highest = logits.amax(dim=1)
@@ -86,11 +86,11 @@ class ChunkedLogProbs(torch.autograd.Function):
             if pulls is not None:
                 d_hidden = _hidden_gradient(work, weight, ids, at_ids, total, pulls).to(hidden.dtype)
             if ctx.needs_input_grad[1]:
-                d_weight = torch.zeros_like(weight, dtype=work.precise)
+                d_weight = torch.empty_like(weight, dtype=work.precise)
             if bias is not None and ctx.needs_input_grad[2]:
-                d_bias = torch.zeros_like(bias, dtype=work.precise)
+                d_bias = torch.empty_like(bias, dtype=work.precise)
             if d_weight is not None or d_bias is not None:
-                _add_head_gradients(work, ids, norms, at_ids, total, (totals, ctx.kept), d_weight, d_bias)
+                _head_gradients(work, ids, norms, at_ids, total, (totals, ctx.kept), d_weight, d_bias)
         return (
             d_hidden,
             None if d_weight is None else d_weight.to(weight.dtype),
@@ -134,10 +134,13 @@ class _Chunks:
         """How many tokens' exponentials fit the budget."""
         return min(len(self.states), budget // (len(self.matrix) * self.precise.itemsize))
 
-    def rows(self, kept: int) -> Iterator[slice]:
-        """Slices of the tokens; the first `kept` and the others are cut apart."""
+    def rows(self, kept: int, *, whole: bool) -> Iterator[slice]:
+        """Slices of the tokens; the first `kept` and the others are cut apart.
+
+        The first are one piece if `whole`: everything is done where they stand. Narrow products make copies.
+        """
         if kept:
-            yield from chunks(kept, self.count)
+            yield from chunks(kept, kept if whole and self.narrow == self.precise else self.count)
         if kept < len(self.states) or not kept:
             others = chunks(len(self.states) - kept, self.count)
             yield from (slice(kept + part.start, kept + part.stop) for part in others)
@@ -197,7 +200,7 @@ def _hidden_gradient(
     return gradient
 
 
-def _add_head_gradients(
+def _head_gradients(
     work: _Chunks,
     ids: Tensor,
     norms: Tensor,
@@ -207,13 +210,15 @@ def _add_head_gradients(
     d_weight: Tensor | None,
     d_bias: Tensor | None,
 ) -> None:
-    """Adds the gradients of weight and bias chunk by chunk, in float32 or better.
+    """The gradients of weight and bias into these tensors, chunk by chunk, in float32 or better. The first chunk is
+    written, not added: zeros in a matrix of all the vocabulary are a pass over its memory.
 
     `stored`: sums of each token's exponentials, and the sloped exponentials of the first tokens, which are used up.
     """
     sums, kept = stored
     room = len(kept[0]) if kept else 0
-    for rows in work.rows(room):
+    for number, rows in enumerate(work.rows(room, whole=True)):
+        before = float(number > 0)
         if kept and rows.stop <= room:
             push = kept[0][rows].mul_((-total[rows] / sums[rows])[:, None])
         else:
@@ -223,13 +228,21 @@ def _add_head_gradients(
             push = work.sloped(weights, logits).mul_(-total[rows, None])
         push.scatter_add_(1, ids[rows], at_ids[rows])
         if d_bias is not None:
-            d_bias += push.sum(dim=0)
+            _accumulate(d_bias, push.sum(dim=0), before)
         if d_weight is not None and work.narrow == work.precise:
-            d_weight.addmm_(push.T, work.states[rows])
+            d_weight.addmm_(push.T, work.states[rows], beta=before)
         elif d_weight is not None:
-            d_weight += push.to(work.narrow).T @ work.states[rows]
+            _accumulate(d_weight, push.to(work.narrow).T @ work.states[rows], before)
         del push
     kept.clear()
+
+
+def _accumulate(total: Tensor, part: Tensor, before: float) -> None:
+    """total = before * total + part, where `before` 0 reads nothing of it."""
+    if before:
+        total += part
+    else:
+        total.copy_(part)
 
 
 def chunks(count: int, rows: int) -> Iterator[slice]:

@@ -214,7 +214,7 @@ def test_map_logits_with_gradient(memory):
 
 
 def test_logits_of_all_tokens_are_never_held(monkeypatch):
-    """The largest tensor that the products make has the rows of one chunk, forwards and backwards."""
+    """The largest tensor that the products make is what may be kept, or one chunk, forwards and backwards."""
     shapes = []
     product = torch.mm
 
@@ -225,8 +225,8 @@ def test_logits_of_all_tokens_are_never_held(monkeypatch):
     monkeypatch.setattr(torch, "mm", watched)
     hidden, weight, _, ids = inputs()
     log_probs_at(hidden, LinearHead(weight=weight), ids, memory=3 * ROW).sum().backward()
-    # five chunks of at most three tokens; the logits of two of them fit the budget and are kept, three come again
-    assert shapes == [3, 3, 3, 3, 1, 3, 3, 1]
+    # the logits of six tokens fit the budget and are kept, in one piece; the others come in chunks of three, and again
+    assert shapes == [6, 3, 3, 1, 3, 3, 1]
 
 
 @pytest.mark.parametrize(
