@@ -3,53 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from align.types import RewardTable, Samples, Signal
+from align.batches import RowBatch
 from preference.layout import Group
-
-
-@dataclass(frozen=True, kw_only=True)
-class RowBatch:
-    """Rows of stored data; implements `align.types.Batch`.
-
-    What a subclass adds has one entry for each row, as a tensor or as a list, or is None. `samples`, `rewards` and
-    `signal` are for the record, and None for stored rows.
-
-    Attributes:
-        noun: what a row is, in the name of the speed in the log.
-        index: number of each row in the step, over all processes.
-    """
-
-    noun: ClassVar[str] = "rows"
-
-    index: Int[Tensor, "n"]
-    samples: Samples | None = None
-    rewards: RewardTable | None = None
-    signal: Signal | None = None
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def select(self, rows: Int[Tensor, "m"]) -> Self:
-        """The rows at these positions, in that order."""
-        rows = torch.as_tensor(rows, dtype=torch.int64)
-        names = [item.name for item in fields(self) if item.name not in _RECORDED]
-        return replace(self, **{name: _picked(getattr(self, name), rows) for name in names})
-
-
-_RECORDED = ("samples", "rewards", "signal")
-
-
-def _picked(values: Any, rows: Int[Tensor, "m"]) -> Any:  # Any: a tensor, a sequence of tensors, or None
-    if values is None or isinstance(values, Tensor):
-        return None if values is None else values[rows]
-    return [values[place] for place in rows.tolist()]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from preference.batches import RowBatch
+from align.batches import RowBatch
 
 if TYPE_CHECKING:
     from align.rewards.scales import LabelScale

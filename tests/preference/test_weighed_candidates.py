@@ -4,16 +4,15 @@ import pytest
 import torch
 
 from align.adapter import use
-from align.adapter.files import save_adapter
-from align.adapter.record import AdapterRecord
 from align.config.shaping import AdapterWeights
 from align.config.shared import RewardConfig
 from align.errors import AlignError
-from align.shaping.adapter import PreferenceAdapter
 from align.shaping.normaliser import Normaliser
 from preference.config import CandidatesConfig
 from preference.make_pairs import make_pairs
 from preference.score import score_rows
+
+from ..align.adapter.stub import decided_adapter
 
 REWARDS = """
 def long(completions, **columns):
@@ -40,22 +39,8 @@ class AsksForLength:
 def adapter(tmp_path, monkeypatch):
     """LayerNorm makes (1, -1) of the two numbers; the weights below turn the sign into the objective: 0.98 of it."""
     monkeypatch.setattr(use, "_own_encoder", lambda record, device: AsksForLength())
-    network = PreferenceAdapter(2, 2, hidden_size=2)
-    with torch.no_grad():
-        network.hidden.weight.copy_(torch.eye(2) * 4.0)
-        network.hidden.bias.zero_()
-        network.out.weight.copy_(torch.eye(2))
-    record = AdapterRecord(
-        objectives=("long", "short"),
-        encoder={"kind": "minilm"},
-        encoder_name="asks for length",
-        encoder_fingerprint="asks-for-length",
-        embedding_size=2,
-        hidden_size=2,
-        temperature=1.0,
-        target={"normaliser": "none"},
-    )
-    return save_adapter(tmp_path, network.state_dict(), Normaliser.fitted(torch.zeros(1, 2), "none"), record)
+    taught = Normaliser.fitted(torch.zeros(1, 2), "none")
+    return decided_adapter(tmp_path, ("long", "short"), AsksForLength(), taught, 4)
 
 
 def rewards(folder, *names):

@@ -22,7 +22,11 @@ from align.adapter.config import (
     StoppingConfig,
     TargetConfig,
 )
+from align.adapter.files import save_adapter
+from align.adapter.record import AdapterRecord
 from align.config.shared import OutputConfig
+from align.shaping.adapter import PreferenceAdapter
+from align.shaping.normaliser import Normaliser
 
 OBJECTIVES = ("helpful", "harmless", "brief")
 WORDS = ("explain", "poison", "short", "the", "cat", "a", "dog", "why")
@@ -60,6 +64,34 @@ def write_rows(path: Path, count: int, *, seed: int = 0, rule: bool = True) -> P
         lines.append({"prompt": prompt, "rewards": rewards_of(prompt) if rule else chance})
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return path
+
+
+def decided_adapter(folder: Path, objectives: Sequence[str], encoder: Any, taught: Normaliser, strength: float) -> Path:
+    """A saved adapter of two objectives that needs no training: number i of the encoder speaks for objective i.
+
+    Args:
+        folder: where it is saved.
+        objectives: two names.
+        encoder: a stub of two numbers per text.
+        taught: the scale of its rewards; its name is the target's.
+        strength: factor of the encoder's numbers, behind which GELU leaves the positive ones all but alone.
+    """
+    network = PreferenceAdapter(2, 2, hidden_size=2)
+    with torch.no_grad():
+        network.hidden.weight.copy_(strength * torch.eye(2))
+        network.hidden.bias.zero_()
+        network.out.weight.copy_(torch.eye(2))
+    record = AdapterRecord(
+        objectives=tuple(objectives),
+        encoder={"kind": "minilm"},
+        encoder_name="words",
+        encoder_fingerprint=encoder.fingerprint(),
+        embedding_size=2,
+        hidden_size=2,
+        temperature=1.0,
+        target={"normaliser": taught.method},
+    )
+    return save_adapter(folder, network.state_dict(), taught, record)
 
 
 def adapter_run(folder: Path, **changes: Any) -> AdapterRun:

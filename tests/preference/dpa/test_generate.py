@@ -7,12 +7,9 @@ import torch
 from typer.testing import CliRunner
 
 from align.adapter import use
-from align.adapter.files import save_adapter
-from align.adapter.record import AdapterRecord
 from align.cli.app import app
 from align.config.directions import Cap
 from align.errors import AlignError
-from align.shaping.adapter import PreferenceAdapter
 from align.shaping.directions import angle_between, from_integers
 from align.shaping.normaliser import Normaliser
 from align.shaping.steering import Scale
@@ -24,43 +21,20 @@ from preference.dpa.config import DpaConfig
 from preference.dpa.control import Control
 from preference.dpa.nearby import BestNearby, asked_nearby, neighbours_of
 
+from ...align.adapter.stub import WordCounts, decided_adapter
 from .runs import config_of
 
 ASK = {"prompts": ("short", "explain"), "seeds": (0,)}
 NAN = float("nan")
-
-
-class Words:
-    name = "words"
-
-    def __call__(self, texts):
-        return torch.tensor([[float("explain" in text), float("short" in text)] for text in texts])
-
-    def fingerprint(self):
-        return "words"
+WORDS = WordCounts(("explain", "short"))
 
 
 @pytest.fixture
 def adapter(tmp_path, monkeypatch):
     """Objectives length and vowels: a prompt with `explain` is all but about length, one with `short` about vowels."""
-    monkeypatch.setattr(use, "_own_encoder", lambda record, device: Words())
-    network = PreferenceAdapter(2, 2, hidden_size=2)
-    with torch.no_grad():
-        network.hidden.weight.copy_(3 * torch.eye(2))
-        network.hidden.bias.zero_()
-        network.out.weight.copy_(torch.eye(2))
-    record = AdapterRecord(
-        objectives=("length", "vowels"),
-        encoder={"kind": "minilm"},
-        encoder_name="words",
-        encoder_fingerprint="words",
-        embedding_size=2,
-        hidden_size=2,
-        temperature=1.0,
-        target={"normaliser": "none"},
-    )
+    monkeypatch.setattr(use, "_own_encoder", lambda record, device: WORDS)
     taught = Normaliser.fitted(torch.zeros(1, 2), "none")
-    return save_adapter(tmp_path / "adapter", network.state_dict(), taught, record)
+    return decided_adapter(tmp_path / "adapter", ("length", "vowels"), WORDS, taught, 3)
 
 
 def test_each_prompt_is_answered_along_its_weights(folder, adapter, tmp_path):

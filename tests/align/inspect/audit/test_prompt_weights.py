@@ -8,8 +8,6 @@ import torch
 from torch.testing import assert_close
 
 from align.adapter import use
-from align.adapter.files import save_adapter
-from align.adapter.record import AdapterRecord
 from align.config.pipeline import PipelineConfig
 from align.config.shaping import AdapterWeights
 from align.config.shared import RewardConfig
@@ -17,23 +15,12 @@ from align.inspect.audit.command import audit_rows
 from align.inspect.audit.page import audit_page
 from align.inspect.audit.rows import made_rows
 from align.report.tables import write_page
-from align.shaping.adapter import PreferenceAdapter
 from align.shaping.normaliser import Normaliser
 
-WORDS = ("explain", "short")
+from ...adapter.stub import WordCounts, decided_adapter
+
+WORDS = WordCounts(("explain", "short"))
 CHAT = [{"role": "user", "content": "short"}]
-
-
-class Words:
-    """One number per word."""
-
-    name = "words"
-
-    def __call__(self, texts):
-        return torch.tensor([[float(text.split().count(word)) for word in WORDS] for text in texts])
-
-    def fingerprint(self):
-        return "words"
 
 
 class Config:
@@ -50,24 +37,9 @@ class Config:
 def adapter(tmp_path, monkeypatch):
     """Objectives b and a, taught on scores between 0 and 1; its logits are 3 for `b` per "explain", for `a` per
     "short"."""
-    monkeypatch.setattr(use, "_own_encoder", lambda record, device: Words())
-    network = PreferenceAdapter(2, 2, hidden_size=2)
-    with torch.no_grad():
-        network.hidden.weight.copy_(3 * torch.eye(2))
-        network.hidden.bias.zero_()
-        network.out.weight.copy_(torch.eye(2))
-    record = AdapterRecord(
-        objectives=("b", "a"),
-        encoder={"kind": "minilm"},
-        encoder_name="words",
-        encoder_fingerprint="words",
-        embedding_size=2,
-        hidden_size=2,
-        temperature=1.0,
-        target={"normaliser": "rank"},
-    )
+    monkeypatch.setattr(use, "_own_encoder", lambda record, device: WORDS)
     taught = Normaliser.fitted(torch.tensor([[0.0, 0.0], [1.0, 1.0]]), "rank")
-    return save_adapter(tmp_path / "adapter", network.state_dict(), taught, record)
+    return decided_adapter(tmp_path / "adapter", ("b", "a"), WORDS, taught, 3)
 
 
 def rows(largest=1.0, prompts=("explain", CHAT)):
