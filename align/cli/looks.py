@@ -25,7 +25,7 @@ def plan(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Print what a run is going to do, without running it: pictures, batches, network evaluations, memory."""
+    """Print what a run is going to do, without running it: samples, batches, network evaluations, memory."""
     from align.config.branches import branch_module
     from align.config.load import load_config, world_size
     from align.inspect.plan import print_plan

@@ -91,7 +91,7 @@ def evaluate(
     overrides: Overrides = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the results.")] = None,
 ) -> None:
-    """Draw the held-out prompts with fixed seeds and score the pictures."""
+    """Answer the held-out prompts with fixed seeds, in pictures or texts, and score them."""
     from align.config.load import load_config
 
     loaded = load_config(target, overrides or ())
