@@ -11,6 +11,7 @@ Example:
 
 from preference.layout.choose import choose_layout, cost, costs
 from preference.layout.last_layer import LastLayer
+from preference.layout.lean import LeanLayers
 from preference.layout.masks import additive, block_mask, visible
 from preference.layout.rows import LAYOUTS, Group, Layout, packed, padded, shared
 from preference.layout.support import Support, layout_support, model_inputs, states_read
@@ -20,6 +21,7 @@ __all__ = [
     "Group",
     "LastLayer",
     "Layout",
+    "LeanLayers",
     "Support",
     "additive",
     "block_mask",

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from preference.layout.last_layer import LastLayer, find_last_layer, narrowed
+from preference.layout.lean import LeanLayers, find_lean_layers, lean
 from preference.layout.masks import additive, block_mask, visible
 from preference.layout.rows import Group, Layout, padded, shared
 from preference.logprobs.split import in_evaluation
@@ -49,6 +50,7 @@ class Support:
         by_layer: whether the model takes one mask per kind of layer, in a dict.
         dtype: of additive masks.
         last_layer: what of it needs no other places than those that are read; None = nothing is known of it.
+        lean_layers: layers that keep less for the backward pass; None = none do.
     """
 
     layouts: tuple[str, ...]
@@ -58,6 +60,7 @@ class Support:
     by_layer: bool = False
     dtype: torch.dtype = torch.float32
     last_layer: LastLayer | None = None
+    lean_layers: LeanLayers | None = None
 
 
 def model_inputs(layout: Layout, support: Support) -> dict[str, Any]:
@@ -77,9 +80,9 @@ def model_inputs(layout: Layout, support: Support) -> dict[str, Any]:
 
 def states_read(trunk: nn.Module, layout: Layout, support: Support) -> Float[Tensor, "m d"]:
     """A pass of the trunk: the hidden states that predict the scored tokens, in the order of `labels`."""
-    places = layout.input_ids.numel()
-    with narrowed(trunk, support.last_layer, layout.read, places=places):
-        return layout.predicting(_states(trunk, model_inputs(layout, support)))
+    places, inputs = layout.input_ids.numel(), model_inputs(layout, support)
+    with lean(trunk, support.lean_layers), narrowed(trunk, support.last_layer, layout.read, places=places):
+        return layout.predicting(_states(trunk, inputs))
 
 
 def layout_support(trunk: nn.Module, *, longest: int | None = None) -> Support:
@@ -109,7 +112,9 @@ def layout_support(trunk: nn.Module, *, longest: int | None = None) -> Support:
         reason = f"attention implementation {implementation!r} takes no mask of our own; use sdpa"
     if reason is None:
         reason = _probe(trunk, support, int(getattr(config, "vocab_size", 0) or 8))
-    support = replace(support, last_layer=_last_layer(trunk, int(getattr(config, "vocab_size", 0) or 8)))
+    vocabulary = int(getattr(config, "vocab_size", 0) or 8)
+    leaner = _lean_layers(trunk, implementation, vocabulary)
+    support = replace(support, last_layer=_last_layer(trunk, vocabulary), lean_layers=leaner)
     if reason is None:
         return support
     return replace(support, layouts=("padded",), reasons=dict.fromkeys(("packed", "shared"), reason))
@@ -124,6 +129,19 @@ def _last_layer(trunk: nn.Module, vocabulary: int) -> LastLayer | None:
         with in_evaluation(trunk):
             return find_last_layer(trunk, lambda: _states(trunk, inputs), row.read)
     except Exception:  # whatever a model raises at parts of rows: then it computes all of them
+        return None
+
+
+def _lean_layers(trunk: nn.Module, implementation: str, vocabulary: int) -> LeanLayers | None:
+    """By a probe of two rows. Flex attention transforms functions inside of the layers, which refuses recipes."""
+    if implementation == "flex_attention":
+        return None
+    row = padded([_probe_group(Support(layouts=()), vocabulary)]).to(next(trunk.parameters()).device)
+    inputs = {"input_ids": row.input_ids, "use_cache": False}
+    try:
+        with in_evaluation(trunk):
+            return find_lean_layers(trunk, lambda: _states(trunk, inputs))
+    except Exception:  # whatever a model raises at tensors that are not kept: then it keeps all of them
         return None
 
 
