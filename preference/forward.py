@@ -75,6 +75,8 @@ def _reason(kind: str, wanted: str, shares: dict[str, float], support: Support) 
     if support.last_layer is not None:
         names = ", ".join(name.removeprefix(f"{support.last_layer.name}.") for name in support.last_layer.parts)
         text += f". Of the last layer, {names} compute only what the loss reads"
+    if support.lean_layers is not None:
+        text += f". {support.lean_layers.share:.0%} of what layers would keep for the backward pass is computed again"
     left_out = {reason for name, reason in support.reasons.items() if wanted in ("auto", name)}
     return text + "".join(f". Packed and shared rows are left out: {reason}" for reason in sorted(left_out))
 
