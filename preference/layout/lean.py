@@ -9,7 +9,7 @@ numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from align.engine.blocks import SHARDED_BY, find_blocks
 from preference.layout.recipes import Kept, Recipe, pack, unpack
 
-Pack = Callable[[Tensor], Any]  # Any: whatever is kept
+Pack = Callable[[Tensor], Kept | Recipe]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class LeanLayers:
     Attributes:
         names: of modules within a trunk.
         share: of the bytes that they would keep for the backward pass, those that they need not, on the tiny row.
+            Weights do not count: they are there anyway.
     """
 
     names: tuple[str, ...]
@@ -49,16 +50,18 @@ def find_lean_layers(trunk: nn.Module, run: Callable[[], Any]) -> LeanLayers | N
     """
     names = {id(module): name for name, module in trunk.named_modules()}
     found = tuple(names[id(block)] for block in find_blocks(trunk, SHARDED_BY) if id(block) in names)
-    watch = _Watch()
-    with torch.enable_grad(), _inside(trunk, found, watch.pack):
+    watch = _Watch({weight.untyped_storage().data_ptr() for weight in trunk.parameters()})
+    with torch.enable_grad(), lean(trunk, LeanLayers(names=found, share=0.0), pack=watch.pack):
         run()
-    return LeanLayers(names=found, share=watch.share()) if watch.left_out else None
+    share = watch.share()
+    return LeanLayers(names=found, share=share) if share else None
 
 
 class _Watch:
     """Compares each recipe with its tensor, and counts bytes by storage: one tensor may be saved several times."""
 
-    def __init__(self) -> None:
+    def __init__(self, weights: set[int]) -> None:
+        self._weights = weights  # transposed ones are saved as if they had been computed
         self.kept: dict[int, Tensor] = {}  # they stay alive: a storage that is freed would lend its address to others
         self.left_out: dict[int, Tensor] = {}
 
@@ -66,9 +69,10 @@ class _Watch:
         packed = pack(tensor)
         if isinstance(packed, Recipe):
             torch.testing.assert_close(packed.value(), tensor.detach(), equal_nan=True)
-        if tensor.grad_fn is not None:
+        place = tensor.untyped_storage().data_ptr()
+        if tensor.grad_fn is not None and place not in self._weights:
             side = self.left_out if isinstance(packed, Recipe) else self.kept
-            side[tensor.untyped_storage().data_ptr()] = tensor.detach()
+            side[place] = tensor.detach()
         return packed
 
     def share(self) -> float:
@@ -76,11 +80,11 @@ class _Watch:
             sum(tensor.untyped_storage().nbytes() for place, tensor in side.items() if place not in others)
             for side, others in ((self.left_out, self.kept), (self.kept, {}))
         ]
-        return sizes[0] / sum(sizes)
+        return sizes[0] / max(sum(sizes), 1)
 
 
 @contextmanager
-def lean(trunk: nn.Module, layers: LeanLayers | None) -> Iterator[None]:
+def lean(trunk: nn.Module, layers: LeanLayers | None, *, pack: Pack = pack) -> Iterator[None]:
     """Inside, passes with gradient keep recipes; the backward pass may come later.
 
     A layer that is compiled is left alone. So are all where activations are computed again anyway: what a layer
@@ -89,11 +93,16 @@ def lean(trunk: nn.Module, layers: LeanLayers | None) -> Iterator[None]:
     Args:
         trunk: model without its head.
         layers: of `find_lean_layers`.
+        pack: what is kept of a saved tensor: something whose `value()` gives it back.
     """
     if layers is None or not torch.is_grad_enabled() or _recomputed(trunk):
         yield
         return
-    with _inside(trunk, layers.names, pack):
+    with ExitStack() as stack:
+        for name in layers.names:
+            layer = trunk.get_submodule(name)
+            if "forward" not in vars(layer):
+                stack.enter_context(_window(layer, pack))
         yield
 
 
@@ -102,30 +111,20 @@ def _recomputed(trunk: nn.Module) -> bool:
 
 
 @contextmanager
-def _inside(trunk: nn.Module, names: Sequence[str], pack: Pack) -> Iterator[None]:
-    """A way to save tensors that holds inside of some modules. Not around them: masks are made there with transforms of
-    functions, which refuse it.
-    """
-    with ExitStack() as stack:
-        for name in names:
-            module = trunk.get_submodule(name)
-            if "forward" not in vars(module):
-                stack.enter_context(_window(module, pack))
-        yield
-
-
-@contextmanager
 def _window(module: nn.Module, pack: Pack) -> Iterator[None]:
-    """By hooks of the module, which is the same afterwards, whatever happened inside."""
+    """Inside of the module alone: around it masks are made with transforms of functions, which refuse recipes.
+
+    By hooks of the module, which is the same afterwards, whatever happened inside.
+    """
     opened = ExitStack()
 
-    def leave(*_: Any) -> None:  # Any: arguments of hooks
+    def enter(*_: Any) -> None:  # Any: arguments of hooks
+        opened.enter_context(saved_tensors_hooks(pack, unpack))
+
+    def leave(*_: Any) -> None:
         opened.close()
 
-    handles = (
-        module.register_forward_pre_hook(lambda *_: opened.enter_context(saved_tensors_hooks(pack, unpack))),
-        module.register_forward_hook(leave, always_call=True),
-    )
+    handles = (module.register_forward_pre_hook(enter), module.register_forward_hook(leave, always_call=True))
     try:
         yield
     finally:

@@ -25,13 +25,21 @@ from torch.nn import functional
 _SAME_NUMBERS = frozenset({"ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "ToCopyBackward0"})
 """Nodes of other shapes and dtypes of the same numbers."""
 
+_PRODUCT = "MulBackward0"
+
 _CACHE = "recomputed for the backward pass"
 """Key in a node's metadata."""
 
 
 # Any: nodes of the graph, whose `_saved_` attributes depend on the operation.
 def _product(node: Any) -> Tensor:
-    return node._saved_self * node._saved_other
+    """Either factor is saved for the gradient of the other one only; without it, it has a node of its own."""
+    factors = (node._saved_self, node._saved_other)
+    known = [
+        _value_of(function) if factor is None else factor
+        for factor, (function, _) in zip(factors, node.next_functions, strict=True)
+    ]
+    return known[0] * known[1]
 
 
 def _silu(node: Any) -> Tensor:
@@ -52,7 +60,7 @@ def _layer_norm(node: Any) -> Tensor:
 
 
 OPERATIONS: dict[str, Callable[[Any], Tensor]] = {
-    "MulBackward0": _product,
+    _PRODUCT: _product,
     "SiluBackward0": _silu,
     "GeluBackward0": _gelu,
     "NativeLayerNormBackward0": _layer_norm,
@@ -100,13 +108,15 @@ class Recipe:
         Raises:
             RuntimeError: the graph has been freed, or one of the inputs was written to.
         """
-        return _once(self._node).to(self._dtype).reshape(self._shape)
+        return _value_of(self._node).to(self._dtype).reshape(self._shape)
 
 
 def pack(tensor: Tensor) -> Kept | Recipe:
     """What is kept of a tensor that the backward pass needs; for `torch.autograd.graph.saved_tensors_hooks`."""
-    node = _origin(tensor)
-    return Kept(tensor) if node is None else Recipe(node, tensor.shape, tensor.dtype)
+    plain = type(tensor) is Tensor  # not a weight, nor a class with rules of its own
+    if plain and _repeatable(tensor.grad_fn, tensor.output_nr):
+        return Recipe(tensor.grad_fn, tensor.shape, tensor.dtype)
+    return Kept(tensor)
 
 
 def unpack(kept: Kept | Recipe) -> Tensor:
@@ -114,18 +124,25 @@ def unpack(kept: Kept | Recipe) -> Tensor:
     return kept.value()
 
 
-def _origin(tensor: Tensor) -> Any:
-    """Node of the operation whose result this is, if it is cheap and has all of its inputs; else None."""
-    if type(tensor) is not Tensor:  # weights, and classes with rules of their own
-        return None
-    node: Any = tensor.grad_fn
+def _repeatable(node: Any, number: int) -> bool:
+    """Whether everything between a node's result, of that number, and saved tensors is cheap. Computes nothing."""
     while node is not None and node.name() in _SAME_NUMBERS:
-        node = node.next_functions[0][0]
-    if node is None or node.name() not in OPERATIONS:
-        return None
-    # A product saves either factor for the gradient of the other one only. Numbers have no gradient.
-    whole = node.name() != "MulBackward0" or all(function is not None for function, _ in node.next_functions)
-    return node if whole else None
+        node, number = node.next_functions[0]
+    if node is None or number != 0 or node.name() not in OPERATIONS:
+        return False
+    if node.name() != _PRODUCT:
+        return True
+    first, second = node.next_functions
+    # A factor without a function of its own has no gradient: so the other one is not saved.
+    return (second[0] is not None or _repeatable(*first)) and (first[0] is not None or _repeatable(*second))
+
+
+def _value_of(node: Any) -> Tensor:
+    """The result of a node's operation."""
+    if node.name() not in _SAME_NUMBERS:
+        return _once(node)
+    (result,) = node._input_metadata  # of the gradient that comes in, which is like the result
+    return _value_of(node.next_functions[0][0]).to(result.dtype).reshape(result.shape)
 
 
 def _once(node: Any) -> Tensor:
