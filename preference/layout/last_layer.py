@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from align.engine.blocks import SHARDED_BY, find_blocks
+from preference.layout.attention import PiecewiseMask
 
 FEED_FORWARD = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
 ATTENTION = ("self_attn", "attn", "attention", "self_attention")
@@ -131,7 +132,8 @@ def narrowed(
         yield
         return
     parts = [trunk.get_submodule(name) for name in last.parts]
-    with _replaced(layer, _Layer(layer, parts, read, fill)):
+    attention = any(name.endswith(PROJECTIONS) for name in last.parts)
+    with _replaced(layer, _Layer(layer, parts, read, fill, attention)):
         yield
 
 
@@ -140,8 +142,10 @@ class _Layer:
     trunk's own is over: so the layer recomputes itself, and the parts are narrow inside of what is recomputed.
     """
 
-    def __init__(self, layer: nn.Module, parts: Sequence[nn.Module], read: Tensor, fill: float) -> None:
-        self._layer, self._parts, self._read, self._fill = layer, parts, read, fill
+    def __init__(
+        self, layer: nn.Module, parts: Sequence[nn.Module], read: Tensor, fill: float, attention: bool
+    ) -> None:
+        self._layer, self._parts, self._read, self._fill, self._attention = layer, parts, read, fill, attention
         self._forward = layer.forward
         self._recomputed = bool(getattr(layer, "gradient_checkpointing", False)) and layer.training
 
@@ -153,6 +157,9 @@ class _Layer:
         return run(*args)
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
+        if self._attention:  # what comes from queries elsewhere goes into a part that is narrow, or is one
+            args = tuple(self._narrow(value) for value in args)
+            kwargs = {name: self._narrow(value) for name, value in kwargs.items()}
         with ExitStack() as stack:
             for part in self._parts:
                 stack.enter_context(_replaced(part, partial(_at, part.forward, self._read, self._fill)))
@@ -161,6 +168,9 @@ class _Layer:
                 stack.callback(setattr, layer, "gradient_checkpointing", layer.gradient_checkpointing)
                 layer.gradient_checkpointing = False
             return self._forward(*args, **kwargs)
+
+    def _narrow(self, value: Any) -> Any:  # Any: whatever a layer is given
+        return value.reading(self._read) if isinstance(value, PiecewiseMask) else value
 
 
 @contextmanager

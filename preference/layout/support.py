@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from preference.layout.attention import PiecewiseMask, compiled, piecewise, same_as_torch
 from preference.layout.last_layer import LastLayer, find_last_layer, narrowed
 from preference.layout.lean import LeanLayers, find_lean_layers, lean
 from preference.layout.masks import additive, block_mask, visible
@@ -51,6 +52,7 @@ class Support:
         dtype: of additive masks.
         last_layer: what of it needs no other places than those that are read; None = nothing is known of it.
         lean_layers: layers that keep less for the backward pass; None = none do.
+        pieces: whether attention of packed and shared rows leaves out what no row sees.
     """
 
     layouts: tuple[str, ...]
@@ -61,6 +63,7 @@ class Support:
     dtype: torch.dtype = torch.float32
     last_layer: LastLayer | None = None
     lean_layers: LeanLayers | None = None
+    pieces: bool = False
 
 
 def model_inputs(layout: Layout, support: Support) -> dict[str, Any]:
@@ -74,12 +77,16 @@ def model_inputs(layout: Layout, support: Support) -> dict[str, Any]:
         return inputs
     make = MASKS[support.implementation]
     masks = {kind: make(layout, window, support.dtype) for kind, window in support.windows.items()}
+    if support.pieces:
+        masks = {kind: piecewise(mask) for kind, mask in masks.items()}
     mask = masks if support.by_layer else next(iter(masks.values()))
     return {**inputs, "position_ids": layout.position_ids, "attention_mask": mask}
 
 
 def states_read(trunk: nn.Module, layout: Layout, support: Support) -> Float[Tensor, "m d"]:
     """A pass of the trunk: the hidden states that predict the scored tokens, in the order of `labels`."""
+    if support.pieces and compiled(trunk):
+        support = replace(support, pieces=False)
     places, inputs = layout.input_ids.numel(), model_inputs(layout, support)
     with lean(trunk, support.lean_layers), narrowed(trunk, support.last_layer, layout.read, places=places):
         return layout.predicting(_states(trunk, inputs))
@@ -116,7 +123,7 @@ def layout_support(trunk: nn.Module, *, longest: int | None = None) -> Support:
     leaner = _lean_layers(trunk, implementation, vocabulary)
     support = replace(support, last_layer=_last_layer(trunk, vocabulary), lean_layers=leaner)
     if reason is None:
-        return support
+        return replace(support, pieces=_pieces(trunk, support, vocabulary))
     return replace(support, layouts=("padded",), reasons=dict.fromkeys(("packed", "shared"), reason))
 
 
@@ -143,6 +150,28 @@ def _lean_layers(trunk: nn.Module, implementation: str, vocabulary: int) -> Lean
             return find_lean_layers(trunk, lambda: _states(trunk, inputs))
     except Exception:  # whatever a model raises at tensors that are not kept: then it keeps all of them
         return None
+
+
+@torch.no_grad()
+def _pieces(trunk: nn.Module, support: Support, vocabulary: int) -> bool:
+    """By a probe of a shared row in small pieces: whether every kind of layer takes them, and to the same states."""
+    row = shared([_probe_group(support, vocabulary)]).to(next(trunk.parameters()).device)
+    inputs = model_inputs(row, support)
+    tile = max(4, row.input_ids.shape[1] // 4)
+    whole = inputs["attention_mask"] if support.by_layer else {"": inputs["attention_mask"]}
+    if not all(isinstance(mask, Tensor) and mask.dtype == torch.bool for mask in whole.values()):
+        return False
+    parts = {kind: piecewise(mask, tile=tile, least=0) for kind, mask in whole.items()}
+    try:
+        with in_evaluation(trunk):
+            expected = row.predicting(_states(trunk, inputs))
+            with narrowed(trunk, support.last_layer, row.read):
+                mask = parts if support.by_layer else parts[""]
+                ours = row.predicting(_states(trunk, {**inputs, "attention_mask": mask}))
+    except Exception:  # whatever a model raises at a mask of its own kind: then it gets the plain one
+        return False
+    used = all(isinstance(part, PiecewiseMask) and part.uses for part in parts.values())
+    return used and same_as_torch(expected.dtype) and _distance(ours, expected) <= _TOLERANCE[expected.dtype]
 
 
 def _windows(config: Any, longest: int | None) -> tuple[dict[str, int | None], str | None]:
@@ -180,8 +209,7 @@ def _probe(trunk: nn.Module, support: Support, vocabulary: int) -> str | None:
 
 
 def _verdict(ours: Tensor, expected: Tensor, other_positions: Tensor, no_mask: Tensor) -> str | None:
-    length = torch.linalg.vector_norm(expected.double(), dim=-1).clamp(min=1e-12)
-    error = float((torch.linalg.vector_norm((ours - expected).double(), dim=-1) / length).max())
+    error = _distance(ours, expected)
     tolerance = _TOLERANCE.get(expected.dtype, 5e-2)
     if not error <= tolerance:
         return f"a probe's hidden states are off by {error:.1e} of their length (rounding is below {tolerance:.0e})"
@@ -191,6 +219,12 @@ def _verdict(ours: Tensor, expected: Tensor, other_positions: Tensor, no_mask: T
     if torch.equal(other_positions, ours):
         return "it does not read position_ids"
     return None
+
+
+def _distance(ours: Tensor, expected: Tensor) -> float:
+    """Largest distance of a state, as a share of its length."""
+    length = torch.linalg.vector_norm(expected.double(), dim=-1).clamp(min=1e-12)
+    return float((torch.linalg.vector_norm((ours - expected).double(), dim=-1) / length).max())
 
 
 def _probe_group(support: Support, vocabulary: int) -> Group:

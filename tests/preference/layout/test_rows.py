@@ -158,6 +158,18 @@ def test_cost_by_hand():
     assert cost(shared(PAIRS), 4) == 360
 
 
+def test_cost_of_attention_in_pieces_by_hand():
+    """d = 4, a row of 256: prompt 128 and answers of 64. Pieces of 64 see 64, 128, 192 and, without the chosen answer,
+    192 keys: 64 x 576 scores and 6 x 256 x 4 = 6144. Whole: 6144 + 256^2. Few places are no pieces, nor are
+    padded rows.
+    """
+    pair = [Group(prompt=torch.ones(128).long(), responses=(torch.ones(64).long(), torch.ones(64).long()))]
+    assert cost(shared(pair), 4, pieces=True) == 6144 + 64 * 576
+    assert cost(shared(pair), 4) == 6144 + 256**2
+    assert cost(shared(PAIRS), 4, pieces=True) == cost(shared(PAIRS), 4)
+    assert cost(padded(pair), 4, pieces=True) == cost(padded(pair), 4)
+
+
 def test_the_cheapest_layout_that_the_model_can_take():
     everything = Support(layouts=("padded", "packed", "shared"))
     assert choose_layout(PAIRS, everything, hidden_size=4).kind == "shared"
