@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from preference.layout import LAYOUTS, Group, Layout, Support, costs, layout_support, states_read
 from preference.logprobs import Head, score_tokens
 from preference.logprobs.split import parts_of, split_model
+from preference.logprobs.tied import one_gradient
 from preference.scores import SequenceScores
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def _reason(kind: str, wanted: str, shares: dict[str, float], support: Support) 
         text += f". Of the last layer, {names} compute only what the loss reads"
     if support.lean_layers is not None:
         text += f". {support.lean_layers.share:.0%} of what layers would keep for the backward pass is computed again"
+    if support.pieces and kind != "padded":
+        text += ". Attention leaves out pairs of places that see each other in no row"
     left_out = {reason for name, reason in support.reasons.items() if wanted in ("auto", name)}
     return text + "".join(f". Packed and shared rows are left out: {reason}" for reason in sorted(left_out))
 
@@ -140,8 +143,8 @@ def _pass(
     options: Mapping[str, Any],
 ) -> tuple[Tensor, ...]:
     """Plain tensors come out: FSDP2 and autocast look for them there."""
-    split = parts_of(network)
-    hidden = states_read(split.trunk, layout, support)
+    with one_gradient(parts_of(network)) as split:
+        hidden = states_read(split.trunk, layout, support)
     return reader(hidden, split.head, *per_token, memory=memory, **options)
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from align.engine.blocks import SHARDED_BY, find_blocks
 from preference.layout.attention import PiecewiseMask
+from preference.replaced import replaced
 
 FEED_FORWARD = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
 ATTENTION = ("self_attn", "attn", "attention", "self_attention")
@@ -133,7 +134,7 @@ def narrowed(
         return
     parts = [trunk.get_submodule(name) for name in last.parts]
     attention = any(name.endswith(PROJECTIONS) for name in last.parts)
-    with _replaced(layer, _Layer(layer, parts, read, fill, attention)):
+    with replaced(layer, _Layer(layer, parts, read, fill, attention)):
         yield
 
 
@@ -162,7 +163,7 @@ class _Layer:
             kwargs = {name: self._narrow(value) for name, value in kwargs.items()}
         with ExitStack() as stack:
             for part in self._parts:
-                stack.enter_context(_replaced(part, partial(_at, part.forward, self._read, self._fill)))
+                stack.enter_context(replaced(part, partial(_at, part.forward, self._read, self._fill)))
             if self._recomputed:
                 layer: Any = self._layer
                 stack.callback(setattr, layer, "gradient_checkpointing", layer.gradient_checkpointing)
@@ -171,19 +172,6 @@ class _Layer:
 
     def _narrow(self, value: Any) -> Any:  # Any: whatever a layer is given
         return value.reading(self._read) if isinstance(value, PiecewiseMask) else value
-
-
-@contextmanager
-def _replaced(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
-    """Another forward on the instance, inside; afterwards the one from before, if there was one."""
-    before = vars(module).get("forward")
-    module.forward = forward
-    try:
-        yield
-    finally:
-        del module.forward
-        if before is not None:
-            module.forward = before
 
 
 def _at(

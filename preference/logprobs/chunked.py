@@ -18,8 +18,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from align.objectives.units import choose
-from preference.logprobs.function import ChunkedLogProbs, chunks
+from preference.logprobs.extras import EXTRAS, Extra, extra_of
+from preference.logprobs.function import ChunkedLogProbs
 from preference.logprobs.head import Head, LinearHead
+from preference.logprobs.slices import pieces
 from preference.logprobs.tokens import log_probs_of
 
 CPU_BUDGET = 128 * 2**20
@@ -40,26 +42,6 @@ class TokenScores:
 
     log_probs: Float[Tensor, "m"]
     extras: dict[str, Float[Tensor, "m"]] = field(default_factory=dict)
-
-
-def _entropy(logits: Tensor, norm: Tensor) -> Tensor:
-    return norm - ((logits - norm[:, None]).exp() * logits).sum(dim=1)
-
-
-def _log_sum_squares(logits: Tensor, norm: Tensor) -> Tensor:
-    return (2 * logits).logsumexp(dim=1) - 2 * norm
-
-
-def _largest(logits: Tensor, norm: Tensor) -> Tensor:
-    return logits.amax(dim=1) - norm
-
-
-EXTRAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "entropy": _entropy,
-    "log_sum_squares": _log_sum_squares,
-    "largest": _largest,
-}
-"""Functions of logits [m, v] and their logsumexp [m]: entropy, log sum_v pi^2 (WPO), log-probability of the mode."""
 
 
 def score_tokens(
@@ -126,7 +108,7 @@ def map_logits(
     row_bytes = 12 * _vocabulary(head, hidden)
     again = torch.is_grad_enabled() and len(hidden) * row_bytes > budget
     results = []
-    for rows in chunks(len(hidden), budget // row_bytes):
+    for rows in pieces(len(hidden), budget // row_bytes):
         inputs = (hidden[rows], *[values[rows] for values in per_token])
         results.append(checkpoint(run, *inputs, use_reentrant=False) if again else run(*inputs))
     return results
@@ -141,17 +123,14 @@ def budget_of(hidden: Tensor, memory: int | None) -> int:
     return memory
 
 
-def _at(
-    hidden: Tensor, head: Head, ids: Tensor, extras: tuple[Callable[[Tensor, Tensor], Tensor], ...], memory: int | None
-) -> tuple[Tensor, ...]:
+def _at(hidden: Tensor, head: Head, ids: Tensor, extras: tuple[Extra, ...], memory: int | None) -> tuple[Tensor, ...]:
     if len(hidden) != len(ids):
         raise ValueError(f"expected one row of ids per hidden state, found {len(ids)} and {len(hidden)}.")
     if isinstance(head, LinearHead):
         return ChunkedLogProbs.apply(hidden, head.weight, head.bias, ids, head, extras, budget_of(hidden, memory))
 
     def gathered(logits: Tensor, chosen: Tensor) -> tuple[Tensor, ...]:
-        norm = logits.detach().logsumexp(dim=1)
-        return log_probs_of(logits, chosen), *[extra(logits.detach(), norm) for extra in extras]
+        return log_probs_of(logits, chosen), *[extra_of(extra, logits.detach()) for extra in extras]
 
     columns = zip(*map_logits(gathered, hidden, head, ids, memory=memory))
     return tuple(torch.cat(parts) for parts in columns)

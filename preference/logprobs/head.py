@@ -18,6 +18,27 @@ from torch import Tensor
 from align.objectives.units import precise
 
 
+class Handover:
+    """Where the head leaves the gradient of a matrix, instead of giving it to autograd, for the embedding, which is the
+    same matrix and comes later in the backward pass: see `tied.py`.
+    """
+
+    def __init__(self) -> None:
+        self._left: dict[int, Tensor] = {}
+
+    def leave(self, source: object, gradient: Float[Tensor, "v d"]) -> None:
+        """The gradient of one use of the head; a second pass over the same graph leaves it anew."""
+        self._left[id(source)] = gradient
+
+    def take(self) -> Float[Tensor, "v d"] | None:
+        """The sum of what was left, once."""
+        total = None
+        while self._left:
+            _, gradient = self._left.popitem()
+            total = gradient if total is None else total.add_(gradient)
+        return total
+
+
 @dataclass(frozen=True, kw_only=True)
 class LinearHead:
     """A matrix product.
@@ -29,6 +50,7 @@ class LinearHead:
         softcap: c of Gemma 2; None = none.
         float32_product: multiply in float32 even if the weights are narrower. For teachers, whose differences are as
             small as the rounding of bfloat16 logits.
+        handover: takes the gradient of the weight; None = autograd does.
     """
 
     weight: Float[Tensor, "v d"]
@@ -36,6 +58,7 @@ class LinearHead:
     scale: float = 1.0
     softcap: float | None = None
     float32_product: bool = False
+    handover: Handover | None = None
 
     def logits(self, hidden: Float[Tensor, "*m d"]) -> Float[Tensor, "*m v"]:
         """Logits, float32 or better."""

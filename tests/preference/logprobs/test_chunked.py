@@ -6,16 +6,23 @@ import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from preference.logprobs import LinearHead, ModuleHead, log_probs_at, log_probs_of, map_logits, score_tokens
+from preference.logprobs import LinearHead, ModuleHead, log_probs_at, log_probs_of, map_logits, score_tokens, slices
 from preference.logprobs.chunked import budget_of
 
 TOKENS, WIDTH, VOCABULARY = 13, 8, 37
 ROW = 16 * VOCABULARY  # bytes of a token in float64: logits and their exponentials
 BUDGETS = [1, 3 * ROW, 4 * ROW - 1, 5 * ROW, 10**9]
-"""One token a chunk, nothing kept; three tokens, six kept; the same and room for one more, which is a chunk of its own;
-five tokens, ten kept; everything at once.
-"""
+"""Nothing kept; six tokens; seven; ten; all of them."""
+
+
+@pytest.fixture(params=["whole", "slices"], autouse=True)
+def vocabulary_slices(request, monkeypatch):
+    """The whole vocabulary at once, or eight slices of five entries, the last of two."""
+    if request.param == "slices":
+        monkeypatch.setattr(slices, "FEWEST", 5)
+        monkeypatch.setattr(slices, "SLICE", {"cpu": 1})
 
 
 def inputs(dtype=torch.float64, columns=1, seed=0):
@@ -213,20 +220,58 @@ def test_map_logits_with_gradient(memory):
         assert_close(one, other)
 
 
-def test_logits_of_all_tokens_are_never_held(monkeypatch):
-    """The largest tensor that the products make is what may be kept, or one chunk, forwards and backwards."""
-    shapes = []
-    product = torch.mm
+class Largest(TorchDispatchMode):
+    """Bytes of the largest storage that any operation gives back."""
 
-    def watched(states, matrix, **options):
-        shapes.append(len(states))
-        return product(states, matrix, **options)
+    def __init__(self):
+        super().__init__()
+        self.found = 0
 
-    monkeypatch.setattr(torch, "mm", watched)
-    hidden, weight, _, ids = inputs()
-    log_probs_at(hidden, LinearHead(weight=weight), ids, memory=3 * ROW).sum().backward()
-    # the logits of six tokens fit the budget and are kept, in one piece; the others come in chunks of three, and again
-    assert shapes == [6, 3, 3, 1, 3, 3, 1]
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for value in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(value, torch.Tensor):
+                self.found = max(self.found, value.untyped_storage().nbytes())
+        return out
+
+
+@pytest.mark.parametrize(("memory", "tokens"), [(112 * 8 * VOCABULARY, 112), (10**9, 400), (1, 0)])
+def test_logits_of_more_tokens_than_may_be_kept_are_never_held(memory, tokens, monkeypatch):
+    """400 tokens of float64: 8 * 37 bytes for each that is kept, whole rows of 16; else slices, or the states."""
+    monkeypatch.setattr(slices, "FEWEST", 5)
+    monkeypatch.setattr(slices, "SLICE", {"cpu": 1})
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(400, WIDTH, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(VOCABULARY, WIDTH, generator=generator, dtype=torch.float64, requires_grad=True)
+    ids = torch.randint(0, VOCABULARY, (400, 1), generator=generator)
+    with Largest() as largest:
+        log_probs_at(hidden, LinearHead(weight=weight), ids, memory=memory).sum().backward()
+    assert largest.found == max(8 * VOCABULARY * tokens, 8 * WIDTH * 400)
+
+
+def test_entries_that_are_ruled_out():
+    """A bias of -inf takes whole slices out of the distribution, the first and the last among them."""
+    hidden, weight, bias, ids = inputs()
+    kept = torch.zeros(VOCABULARY, dtype=torch.bool)
+    kept[7:21] = True
+    ids = ids % 14 + 7
+    with torch.no_grad():
+        bias[~kept] = -math.inf
+    scores = score_tokens(
+        hidden, LinearHead(weight=weight, bias=bias), ids[:, 0], extras=("entropy", "log_sum_squares", "largest")
+    )
+    alone = score_tokens(
+        hidden, LinearHead(weight=weight[kept], bias=bias[kept]), ids[:, 0] - 7, extras=tuple(scores.extras)
+    )
+    assert_close(scores.log_probs, alone.log_probs, **EXACT)
+    for name, values in scores.extras.items():
+        assert_close(values, alone.extras[name], **EXACT)
+    ours, expected = (
+        gradients(scores.log_probs.sum(), [hidden, weight]),
+        gradients(alone.log_probs.sum(), [hidden, weight]),
+    )
+    for one, other in zip(ours, expected):
+        assert_close(one, other, **EXACT)
 
 
 @pytest.mark.parametrize(
