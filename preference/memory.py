@@ -100,9 +100,10 @@ def lora_parameters(shapes: Shapes, rank: int, targets: str | tuple[str, ...]) -
 def kept_numbers(settings: Mapping[str, Any], *, checkpointed: bool) -> int:
     """Numbers that the backward pass keeps for one token, of a model with these settings (Any: of transformers).
 
-    A layer of the Llama kind keeps two residuals and their normalised forms, queries, keys and values before and after
-    their rotation, the attended values, and three widths of its feed-forward part (gate, up, their product, and what
-    the activation needs). Recomputed, it keeps its input, and one layer at a time all of that.
+    A layer of the Llama kind keeps the inputs of its two norms, queries, keys, values and what is attended, gate and
+    up. Twice a normalised input and that times the norm's weight, the activated gate and the product with up follow
+    from these (`preference.layout.recipes`): one layer at a time has them as well. Recomputed, a layer keeps its input,
+    and one at a time all of that.
 
     Raises:
         KeyError: the settings name no width or no number of layers.
@@ -114,5 +115,5 @@ def kept_numbers(settings: Mapping[str, Any], *, checkpointed: bool) -> int:
     head = int(settings.get("head_dim") or width // heads)
     groups = int(settings.get("num_key_value_heads") or heads)
     inner = int(settings.get("intermediate_size") or 4 * width)
-    layer = 6 * width + head * (3 * heads + 3 * groups) + 4 * inner
-    return layers * width + layer if checkpointed else layers * layer
+    layer, again = 2 * width + head * (2 * heads + 2 * groups) + 2 * inner, 4 * width + 2 * inner
+    return layers * (width if checkpointed else layer) + checkpointed * layer + again

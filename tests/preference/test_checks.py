@@ -296,22 +296,32 @@ def test_memory(folder):
 
 
 def test_kept_numbers_against_a_count(folder):
-    """What autograd really keeps of the trunk of a Llama, all weights trained: the guess is within a third of it."""
+    """What autograd really keeps of the trunk of a Llama, all weights trained: the guess is within a fifth of it.
+
+    One layer at a time has, besides, what the others compute again.
+    """
     from transformers import AutoModelForCausalLM
 
-    network = AutoModelForCausalLM.from_pretrained(folder / "model").train()
+    from preference.layout import layout_support
+    from preference.layout.lean import lean
+    from preference.layout.recipes import Kept, pack
+
+    trunk = AutoModelForCausalLM.from_pretrained(folder / "model").train().model
+    support = layout_support(trunk)
     kept: dict[int, int] = {}
-    weights = {weight.data_ptr() for weight in network.parameters()}
+    weights = {weight.data_ptr() for weight in trunk.parameters()}
 
     def note(tensor):
-        if tensor.data_ptr() not in weights and tensor.is_floating_point():
+        packed = pack(tensor)
+        if isinstance(packed, Kept) and tensor.data_ptr() not in weights and tensor.is_floating_point():
             kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() // 4
-        return tensor
+        return packed
 
     tokens = 64
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        hidden = network.model(input_ids=torch.ones(1, tokens, dtype=torch.int64), use_cache=False).last_hidden_state
+    with lean(trunk, support.lean_layers, pack=note):
+        hidden = trunk(input_ids=torch.ones(1, tokens, dtype=torch.int64), use_cache=False).last_hidden_state
     assert isinstance(hidden, torch.Tensor)
     settings = json.loads((folder / "model" / "config.json").read_text())
+    again = 4 * settings["hidden_size"] + 2 * settings["intermediate_size"]
     guess = kept_numbers(types.MappingProxyType(settings), checkpointed=False) * tokens
-    assert guess == pytest.approx(sum(kept.values()), rel=1 / 3)
+    assert guess == pytest.approx(sum(kept.values()) + again * tokens, rel=1 / 5)
