@@ -3,6 +3,7 @@
     python benchmarks/preference_parts.py profile --length 256/64       operators of two steps, by their own time
     python benchmarks/preference_parts.py last_layer --length 256/64    steps with and without it in turn, one process
     python benchmarks/preference_parts.py lean_layers --length 96/96    the same with what layers need not keep; peaks
+    python benchmarks/preference_parts.py attention --length 256/64     the same with attention in pieces; peaks
     python benchmarks/preference_parts.py imports                       resident memory of the imports alone
 
 Times of steps in turn are of the processor, all threads: other work on the machine disturbs them least. Set
@@ -75,6 +76,11 @@ def last_layer(length: str, rounds: int) -> None:
 def lean_layers(length: str, rounds: int) -> None:
     """Steps with recipes instead of tensors and without in turn; then the peak of a step of either kind."""
     in_turn(length, rounds, "lean_layers", peaks=True)
+
+
+def attention(length: str, rounds: int) -> None:
+    """Steps with attention in pieces and whole in turn; then the peak of a step of either kind."""
+    in_turn(length, rounds, "pieces", peaks=True)
 
 
 def in_turn(length: str, rounds: int, field: str, peaks: bool = False) -> None:
@@ -156,7 +162,13 @@ def imports(length: str, rounds: int) -> None:
         print(f"{pages * 4096 / 2**20:6.0f} MiB with {name}")
 
 
-COMMANDS = {"profile": profile, "last_layer": last_layer, "lean_layers": lean_layers, "imports": imports}
+COMMANDS = {
+    "profile": profile,
+    "last_layer": last_layer,
+    "lean_layers": lean_layers,
+    "attention": attention,
+    "imports": imports,
+}
 
 
 def main() -> None:
