@@ -63,6 +63,7 @@ def test_the_plan_says_why():
     plan = plan_layout(miniature("llama"), batches, longest=DATA.longest())
     assert plan.kind == "shared"
     assert plan.reason.startswith("shared rows, the cheapest; work in terms of padded rows: padded 1.00")
+    assert "% of what layers would keep for the backward pass is computed again" in plan.reason
     assert "Attention leaves out pairs of places that see each other in no row" in plan.reason
     asked = plan_layout(miniature("llama"), batches, longest=DATA.longest(), wanted="packed")
     assert asked.kind == "packed"
