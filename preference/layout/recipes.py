@@ -97,10 +97,10 @@ class Kept:
 class Recipe:
     """A saved tensor that is computed when it is asked for, from what its node has saved."""
 
-    __slots__ = ("_dtype", "_node", "_shape")
+    __slots__ = ("_node",)
 
-    def __init__(self, node: Any, shape: torch.Size, dtype: torch.dtype) -> None:
-        self._node, self._shape, self._dtype = node, shape, dtype
+    def __init__(self, node: Any) -> None:
+        self._node = node
 
     def value(self) -> Tensor:
         """The tensor, with the numbers that it had.
@@ -108,14 +108,14 @@ class Recipe:
         Raises:
             RuntimeError: the graph has been freed, or one of the inputs was written to.
         """
-        return _value_of(self._node).to(self._dtype).reshape(self._shape)
+        return _value_of(self._node)
 
 
 def pack(tensor: Tensor) -> Kept | Recipe:
     """What is kept of a tensor that the backward pass needs; for `torch.autograd.graph.saved_tensors_hooks`."""
     plain = type(tensor) is Tensor  # not a weight, nor a class with rules of its own
     if plain and _repeatable(tensor.grad_fn, tensor.output_nr):
-        return Recipe(tensor.grad_fn, tensor.shape, tensor.dtype)
+        return Recipe(tensor.grad_fn)
     return Kept(tensor)
 
 
@@ -126,7 +126,7 @@ def unpack(kept: Kept | Recipe) -> Tensor:
 
 def _repeatable(node: Any, number: int) -> bool:
     """Whether everything between a node's result, of that number, and saved tensors is cheap. Computes nothing."""
-    while node is not None and node.name() in _SAME_NUMBERS:
+    while node is not None and node.name() in _SAME_NUMBERS and hasattr(node, "_input_metadata"):
         node, number = node.next_functions[0]
     if node is None or number != 0 or node.name() not in OPERATIONS:
         return False
@@ -142,7 +142,7 @@ def _value_of(node: Any) -> Tensor:
     if node.name() not in _SAME_NUMBERS:
         return _once(node)
     (result,) = node._input_metadata  # of the gradient that comes in, which is like the result
-    return _value_of(node.next_functions[0][0]).to(result.dtype).reshape(result.shape)
+    return _value_of(node.next_functions[0][0]).to(result.device, result.dtype).reshape(result.shape)
 
 
 def _once(node: Any) -> Tensor:
