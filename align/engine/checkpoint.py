@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from align.engine.folder import step_name, step_number
@@ -211,7 +210,7 @@ def _write_parts(folder: Path, parts: Iterable[tuple[str, State]]) -> None:
 
     numbers = {}
     for part, state in parts:
-        tensors = {name: _plain(value) for name, value in state.items() if isinstance(value, Tensor)}
+        tensors = _plain({name: value for name, value in state.items() if isinstance(value, Tensor)})
         numbers[part] = {name: value for name, value in state.items() if not isinstance(value, Tensor)}
         if tensors:
             try:
@@ -221,9 +220,21 @@ def _write_parts(folder: Path, parts: Iterable[tuple[str, State]]) -> None:
     (folder / _NUMBERS).write_text(json.dumps(numbers))
 
 
-def _plain(tensor: Tensor) -> Tensor:
-    """A tensor with storage of its own on the processor: safetensors refuses shared and strided memory."""
-    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format).contiguous()
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors on the processor, each whole in a storage of its own: safetensors refuses shared and strided memory.
+
+    Those that are so already are not copied: an optimiser's state is twice its model.
+    """
+    found: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        storage = plain.untyped_storage()
+        if storage.nbytes() != plain.nbytes or storage.data_ptr() in taken:
+            plain = plain.clone()
+        taken.add(plain.untyped_storage().data_ptr())
+        found[name] = plain
+    return found
 
 
 def _fingerprint(path: Path) -> dict[str, int | str]:

@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 from preference.logprobs.extras import Extra
 from preference.logprobs.gradient import HeadGradient, Kept, Tokens
 from preference.logprobs.head import LinearHead, product_dtype
-from preference.logprobs.slices import FEWEST, Product, Running, pieces, slope_of
+from preference.logprobs.slices import ALIGNED, Product, Running, aligned, entries, filled, pieces, slope_of
 
 _GATHERED = 2**24
 """Numbers of the rows of W that are gathered at once."""
@@ -48,9 +48,11 @@ class ChunkedLogProbs(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         """Log-probabilities [m, k], and one [m] for each extra."""
         hidden_grad, weight_grad, bias_grad = ctx.needs_input_grad[:3]
-        ctx.head, ctx.narrow = head, product_dtype(head, hidden)
-        room = _room(len(weight), ctx.narrow, budget) if weight_grad or bias_grad else 0
-        ctx.blocks, found = _blocks(len(hidden), room, ctx.narrow, budget), []
+        ctx.head, ctx.narrow, ctx.count = head, product_dtype(head, hidden), len(hidden)
+        hidden, ids = filled(hidden), filled(ids)
+        room, others = _rooms(weight, ctx.narrow, budget)
+        room = room if weight_grad or bias_grad else 0
+        ctx.blocks, found = _blocks(len(hidden), room, others), []
         with torch.autocast(hidden.device.type, enabled=False):
             for rows in ctx.blocks:
                 work = Product(hidden[rows], weight, bias, head, ctx.narrow)
@@ -59,9 +61,9 @@ class ChunkedLogProbs(torch.autograd.Function):
         picked, norms = torch.cat([block.picked for block in found]), torch.cat([block.norms for block in found])
         pulls = torch.cat([block.pulls for block in found if block.pulls is not None]) if hidden_grad else None
         ctx.save_for_backward(hidden, weight, bias, ids, norms, slope_of(picked, head), pulls)
-        values = tuple(torch.cat(parts) for parts in zip(*(block.extras for block in found), strict=True))
+        values = tuple(torch.cat(parts)[: ctx.count] for parts in zip(*(block.extras for block in found), strict=True))
         ctx.mark_non_differentiable(*values)
-        return picked - norms[:, None], *values
+        return (picked - norms[:, None])[: ctx.count], *values
 
     @staticmethod
     @once_differentiable
@@ -70,12 +72,13 @@ class ChunkedLogProbs(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         """Gradients of hidden states, weight and bias."""
         hidden, weight, bias, ids, norms, slopes, pulls = ctx.saved_tensors
-        tokens = Tokens(ids=ids, norms=norms, at_ids=gradients[0] * slopes, total=gradients[0].sum(dim=1))
+        of_wanted = filled(gradients[0])
+        tokens = Tokens(ids=ids, norms=norms, at_ids=of_wanted * slopes, total=of_wanted.sum(dim=1))
         needed = ctx.needs_input_grad[1], bias is not None and ctx.needs_input_grad[2]
         d_hidden, made = None, None
         with torch.autocast(hidden.device.type, enabled=False):
             if pulls is not None:
-                d_hidden = _hidden_gradient(weight, tokens, pulls).to(hidden.dtype)
+                d_hidden = _hidden_gradient(weight, tokens, pulls).to(hidden.dtype)[: ctx.count]
             if any(needed):
                 made = HeadGradient(weight, ctx.kept, norms.dtype, *needed)
                 ctx.kept = None  # used up
@@ -104,19 +107,20 @@ class _Block:
     kept: Kept | None
 
 
-def _room(vocabulary: int, narrow: torch.dtype, budget: int) -> int:
-    """How many tokens' exponentials fit the budget."""
-    return budget // (vocabulary * torch.promote_types(narrow, torch.float32).itemsize)
+def _rooms(weight: Float[Tensor, "v d"], narrow: torch.dtype, budget: int) -> tuple[int, int]:
+    """How many tokens' exponentials fit the budget, and of how many others it fits a slice."""
+    precise = torch.promote_types(narrow, torch.float32).itemsize
+    # Of a slice: logits and exponentials, each with a narrow copy if the product is narrow.
+    copies = 2 * (precise + (narrow.itemsize if narrow.itemsize < precise else 0))
+    size = entries(weight.device.type, len(weight))
+    return aligned(budget // (len(weight) * precise)), max(ALIGNED, aligned(budget // (copies * size)))
 
 
-def _blocks(count: int, room: int, narrow: torch.dtype, budget: int) -> list[slice]:
+def _blocks(count: int, room: int, others: int) -> list[slice]:
     """The tokens whose exponentials are kept are the first block; of the others slices are held, so they are few."""
     kept = min(room, count)
-    precise = torch.promote_types(narrow, torch.float32)
-    # Of a slice: logits and exponentials, each with a narrow copy if the product is narrow.
-    copies = 2 * (precise.itemsize + (narrow.itemsize if narrow != precise else 0))
-    others = pieces(count - kept, budget // (FEWEST * copies)) if kept < count or not kept else iter(())
-    return [*([slice(0, kept)] if kept else []), *(slice(kept + part.start, kept + part.stop) for part in others)]
+    rest = pieces(count - kept, others) if kept < count or not kept else iter(())
+    return [*([slice(0, kept)] if kept else []), *(slice(kept + part.start, kept + part.stop) for part in rest)]
 
 
 def _forward(work: Product, ids: Tensor, extras: tuple[Extra, ...], pulled: bool, *, keep: bool) -> _Block:
@@ -140,6 +144,6 @@ def _hidden_gradient(weight: Float[Tensor, "v d"], tokens: Tokens, pulls: Tensor
     gradient = pulls.to(tokens.total.dtype) * -tokens.total[:, None]
     # Rows of W for k entries a token: k times the size of the hidden states, so in pieces.
     for rows in pieces(len(gradient), _GATHERED // (tokens.ids.shape[1] * weight.shape[1])):
-        entries = weight[tokens.ids[rows]].to(gradient.dtype)
-        gradient[rows] += torch.einsum("mk,mkd->md", tokens.at_ids[rows], entries)
+        wanted = weight[tokens.ids[rows]].to(gradient.dtype)
+        gradient[rows] += torch.einsum("mk,mkd->md", tokens.at_ids[rows], wanted)
     return gradient

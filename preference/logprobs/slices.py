@@ -12,24 +12,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 from torch import Tensor
 
 from preference.logprobs.extras import Extra
 from preference.logprobs.head import LinearHead, finish_, product_dtype
+from preference.logprobs.lending import lend
 
-SLICE = {"cpu": 2**23}
-"""Bytes of the logits of a slice, by device: on a CPU what stays in its cache."""
+ENTRIES = {"cpu": 2**12}
+"""Entries of a slice, by device: on a CPU the logits of 500 tokens are 8 MiB and stay in its cache."""
 
-ACCELERATOR_SLICE = 2**28
-"""Bytes of the logits of a slice on an accelerator, which wants fewer and larger products."""
+ACCELERATOR_ENTRIES = 2**15
+"""Entries of a slice on an accelerator, which wants fewer and larger products."""
 
-FEWEST = 512
-"""Entries of a slice, at least: below, products are slow."""
-
-ALIGNED = 16
-"""Numbers in a row of a slice are a multiple of it, some of them unused: rows that begin anywhere cost a quarter of the
-product's speed on a CPU.
+ALIGNED = 32
+"""Tokens are filled up to a multiple of it. On a CPU rows that begin anywhere cost a quarter of the product's speed,
+and the last tokens of an odd number would be rounded in another way than the same tokens among others.
 """
 
 
@@ -38,6 +36,7 @@ class Product:
 
     Attributes:
         head: with its scale and soft cap.
+        states: hidden states, narrow.
         narrow: dtype of the products.
         precise: dtype of logits and sums, float32 or better.
         slices: of the vocabulary.
@@ -55,7 +54,7 @@ class Product:
         self.narrow = product_dtype(head, hidden) if narrow is None else narrow
         self.precise = torch.promote_types(self.narrow, torch.float32)
         self.states = hidden.to(self.narrow)
-        self.slices = list(pieces(len(weight), entries(hidden.device.type, len(hidden), self.precise, len(weight))))
+        self.slices = list(pieces(len(weight), entries(hidden.device.type, len(weight))))
         self._buffers: dict[str, Tensor] = {}
 
     def matrix(self, part: slice) -> Float[Tensor, "c d"]:
@@ -64,8 +63,7 @@ class Product:
 
     def table(self, rows: int) -> Float[Tensor, "r n"]:
         """Room for numbers of some entries."""
-        shape = (rows, -(-len(self.states) // ALIGNED) * ALIGNED)
-        return torch.empty(shape, dtype=self.precise, device=self.states.device)[:, : len(self.states)]
+        return lend(rows, len(self.states), self.precise, self.states.device)
 
     def room(self, name: str, part: slice) -> Float[Tensor, "c n"]:
         """A buffer for numbers of a slice."""
@@ -176,6 +174,17 @@ def local_ids(ids: Int[Tensor, "n k"], part: slice) -> tuple[Int[Tensor, "k n"],
     return local.clamp(0, size - 1), (local >= 0) & (local < size)
 
 
+def aligned(count: int) -> int:
+    """The largest multiple of `ALIGNED` that is not above."""
+    return count - count % ALIGNED
+
+
+def filled(values: Real[Tensor, "m *rest"]) -> Real[Tensor, "n *rest"]:
+    """Zeros behind the last token, up to a multiple of `ALIGNED`."""
+    missing = -len(values) % ALIGNED
+    return values if missing == 0 else torch.cat([values, values.new_zeros(missing, *values.shape[1:])])
+
+
 def slope_of(logits: Tensor, head: LinearHead) -> Tensor:
     """Derivative of the logits by W h: scale, times 1 - (z / c)^2 under a soft cap."""
     if head.softcap is None:
@@ -183,10 +192,12 @@ def slope_of(logits: Tensor, head: LinearHead) -> Tensor:
     return head.scale * (1 - (logits / head.softcap).square())
 
 
-def entries(device: str, tokens: int, dtype: torch.dtype, vocabulary: int) -> int:
-    """Entries of the vocabulary in a slice: slices of about the same size."""
-    room = SLICE.get(device, ACCELERATOR_SLICE) // (max(1, tokens) * dtype.itemsize)
-    slices = max(1, -(-vocabulary // max(FEWEST, room)))
+def entries(device: str, vocabulary: int) -> int:
+    """Entries of the vocabulary in a slice: slices of about the same size.
+
+    Of nothing but the vocabulary: sums over slices are rounded in the same way whatever other tokens there are.
+    """
+    slices = -(-vocabulary // ENTRIES.get(device, ACCELERATOR_ENTRIES))
     return -(-vocabulary // slices)
 
 

@@ -37,6 +37,26 @@ def make(step: int, **metrics: float) -> Checkpoint:
     return Checkpoint(step=step, parts=parts, identity={"class": "Net"}, metrics=metrics)
 
 
+def test_shared_memory_is_written_twice_and_nothing_else_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A moment stands where it stood while it is written; a second name of it and a piece of another are copies."""
+    import safetensors.torch
+
+    whole, buffer = torch.arange(4.0), torch.arange(8.0)
+    state = {"whole": whole, "again": whole, "piece": buffer[2:5], "empty": torch.empty(0), "nothing": torch.empty(0)}
+    places, save = {}, safetensors.torch.save_file
+
+    def watched(tensors, path):
+        places.update({name: tensor.data_ptr() for name, tensor in tensors.items()})
+        save(tensors, path)
+
+    monkeypatch.setattr(safetensors.torch, "save_file", watched)
+    path = files.write(tmp_path, Checkpoint(step=1, parts={"algorithm": state}, identity={}, metrics={}))
+    assert places["whole"] == whole.data_ptr() != places["again"]
+    back = files.read(path).parts["algorithm"]
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], value) for name, value in state.items())
+
+
 def test_everything_comes_back_bit_for_bit(tmp_path: Path):
     path = files.write(tmp_path, make(5, reward=0.25, broken=math.nan))
     assert path == tmp_path / "step_000005"

@@ -11,18 +11,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from preference.logprobs import LinearHead, ModuleHead, log_probs_at, log_probs_of, map_logits, score_tokens, slices
 from preference.logprobs.chunked import budget_of
 
-TOKENS, WIDTH, VOCABULARY = 13, 8, 37
-ROW = 16 * VOCABULARY  # bytes of a token in float64: logits and their exponentials
-BUDGETS = [1, 3 * ROW, 4 * ROW - 1, 5 * ROW, 10**9]
-"""Nothing kept; six tokens; seven; ten; all of them."""
+TOKENS, WIDTH, VOCABULARY = 77, 8, 37
+ROW = 8 * VOCABULARY  # bytes of a token's logits in float64
+BUDGETS = [1, 33 * ROW, 64 * ROW, 10**9]
+"""Nothing kept; 32 tokens; 64, and one block of others; all of them, filled up to 96."""
 
 
 @pytest.fixture(params=["whole", "slices"], autouse=True)
 def vocabulary_slices(request, monkeypatch):
     """The whole vocabulary at once, or eight slices of five entries, the last of two."""
     if request.param == "slices":
-        monkeypatch.setattr(slices, "FEWEST", 5)
-        monkeypatch.setattr(slices, "SLICE", {"cpu": 1})
+        monkeypatch.setattr(slices, "ENTRIES", {"cpu": 5})
 
 
 def inputs(dtype=torch.float64, columns=1, seed=0):
@@ -235,18 +234,27 @@ class Largest(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize(("memory", "tokens"), [(112 * 8 * VOCABULARY, 112), (10**9, 400), (1, 0)])
+@pytest.mark.parametrize(("memory", "tokens"), [(130 * 8 * VOCABULARY, 128), (10**9, 416), (1, 0)])
 def test_logits_of_more_tokens_than_may_be_kept_are_never_held(memory, tokens, monkeypatch):
-    """400 tokens of float64: 8 * 37 bytes for each that is kept, whole rows of 16; else slices, or the states."""
-    monkeypatch.setattr(slices, "FEWEST", 5)
-    monkeypatch.setattr(slices, "SLICE", {"cpu": 1})
+    """400 tokens of float64, filled up to 416: 8 * 37 bytes for each that is kept; else slices, or the states."""
+    monkeypatch.setattr(slices, "ENTRIES", {"cpu": 5})
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(400, WIDTH, generator=generator, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(VOCABULARY, WIDTH, generator=generator, dtype=torch.float64, requires_grad=True)
     ids = torch.randint(0, VOCABULARY, (400, 1), generator=generator)
     with Largest() as largest:
         log_probs_at(hidden, LinearHead(weight=weight), ids, memory=memory).sum().backward()
-    assert largest.found == max(8 * VOCABULARY * tokens, 8 * WIDTH * 400)
+    assert largest.found == max(8 * VOCABULARY * tokens, 8 * WIDTH * 416)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_token_is_rounded_in_the_same_way_among_others(dtype):
+    """Bit for bit: what is exactly 0, as a margin before the first step, is 0 in every batch and on every process."""
+    hidden, weight, bias, ids = inputs(dtype)
+    head = LinearHead(weight=weight, bias=bias)
+    together = log_probs_at(hidden, head, ids).detach()
+    for rows in (slice(0, 1), slice(5, 38), slice(30, TOKENS)):
+        assert torch.equal(log_probs_at(hidden[rows].detach(), head, ids[rows]).detach(), together[rows])
 
 
 def test_entries_that_are_ruled_out():
