@@ -107,6 +107,7 @@ def in_turn(length: str, rounds: int, field: str, peaks: bool = False) -> None:
     SequenceScorer.__init__ = remembered  # type: ignore[method-assign]
     times: dict[str, list[float]] = {"with": [], "without": []}
     highest: dict[str, float] = {}
+    steps = FIRST + 1 + 2 * rounds + 2 * peaks
 
     class Clock(bench.Clock):
         ends, last, recorded = 0, 0.0, None
@@ -123,10 +124,10 @@ def in_turn(length: str, rounds: int, field: str, peaks: bool = False) -> None:
                 times[kind].append(now - Clock.last)
             if Clock.recorded is not None:
                 Clock.recorded.__exit__(None, None, None)
-                highest[kind] = peak_of(Clock.recorded) / 2**20
+                highest[kind], Clock.recorded = peak_of(Clock.recorded) / 2**20, None
             Clock.ends += 1
             scorer.plan = Clock.plans[("with", "without")[Clock.ends % 2]]
-            if peaks and Clock.ends > FIRST + 2 * rounds:
+            if peaks and FIRST + 2 * rounds < Clock.ends < steps:
                 Clock.recorded = torch.profiler.profile(
                     activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
                 )
@@ -134,7 +135,7 @@ def in_turn(length: str, rounds: int, field: str, peaks: bool = False) -> None:
             Clock.last = time.process_time()
 
     bench.Clock = Clock
-    run(bench, length, FIRST + 1 + 2 * rounds + 2 * peaks)
+    run(bench, length, steps)
     for name, found in times.items():
         print(f"{name:7} least {min(found):.3f} median {statistics.median(found):.3f} CPU s of {len(found)} steps")
     least, middle = (which(times["with"]) / which(times["without"]) for which in (min, statistics.median))

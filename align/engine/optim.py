@@ -104,6 +104,10 @@ class Optimizer:
             weight_decay=config.weight_decay,
             fused=all(weight.device.type in FUSED for weight in self._weights) or None,
         )
+        # Made now, not at the first update: a run that does not fit fails before its first step, and on a CPU they do
+        # not settle in the gaps between that step's activations, where they would break up the memory for good.
+        zeros = {place: _no_moments(weight) for place, weight in enumerate(self._weights)}
+        self._adamw.load_state_dict({"state": zeros, "param_groups": self._adamw.state_dict()["param_groups"]})
 
     def step(self) -> UpdateReport:
         """Clip, update, and clear the gradients. All processes hold the same gradients, so they decide alike.
@@ -179,6 +183,11 @@ def clip_gradients(weights: list[nn.Parameter], largest: float | None) -> float:
     if largest is not None:
         nn.utils.clip_grads_with_norm_(weights, largest, norm)
     return float(norm)
+
+
+def _no_moments(weight: nn.Parameter) -> dict[str, Tensor]:
+    """AdamW's state before its first update."""
+    return {"step": torch.tensor(0.0), "exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)}
 
 
 def _like(value: Tensor | int | float, weight: Tensor) -> Tensor | int | float:

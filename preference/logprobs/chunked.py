@@ -25,7 +25,7 @@ from preference.logprobs.slices import pieces
 from preference.logprobs.tokens import log_probs_of
 
 CPU_BUDGET = 128 * 2**20
-"""Bytes for logits on a CPU: chunks of a few hundred tokens for a vocabulary of 50,000."""
+"""Bytes for logits on a CPU: those of almost 700 tokens of a vocabulary of 50,000."""
 
 ACCELERATOR_BUDGET = 2**30
 """Bytes for logits on an accelerator, whose products want more rows."""
