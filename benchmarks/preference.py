@@ -2,7 +2,8 @@
 
     python benchmarks/preference.py                              the table: 4 pairs, prompt/answer 256/64 and 96/96
     python benchmarks/preference.py --lengths 256/64 --steps 8
-    python benchmarks/preference.py --device cuda --layers 16 --width 2048
+    python benchmarks/preference.py --device cuda --layers 16 --width 2048                     0.9 B, all weights
+    python benchmarks/preference.py --device cuda --layers 32 --width 4096 --lora 16 --dtype bfloat16          6.6 B
 
 Every contestant runs in a process of its own, one after the other: the same random Llama (8 layers x 384, vocabulary
 49,152 unless asked otherwise), the same pairs in the same order, AdamW with the same rate, clipping at 1, the reference
@@ -23,6 +24,7 @@ import sys
 import tempfile
 import time
 import warnings
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +34,8 @@ PAIRS, RATE, BETA, RATIO = 4, 1e-4, 0.1, 0.5
 VOCABULARY = 49_152
 TOLERANCE = {"cpu": 2e-3, "cuda": 3e-2}
 """Largest difference of a loss that counts as rounding: float32 on the processor, bfloat16 autocast on CUDA."""
+LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+"""What adapters go on."""
 METHODS = {"dpo": ("trl", "suite", "bare"), "simpo": ("trl", "suite", "bare")}
 
 
@@ -46,6 +50,8 @@ class Setting:
     layers: int
     width: int
     device: str
+    lora: int = 0
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +64,7 @@ class Result:
 
 
 def build_model(setting: Setting) -> Any:
-    """A random Llama in float32, the same in every process."""
+    """A random Llama, the same in every process."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -76,7 +82,33 @@ def build_model(setting: Setting) -> Any:
         bos_token_id=1,
         eos_token_id=2,
     )
-    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").to(setting.device)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    return model.to(setting.device, getattr(torch, setting.dtype))
+
+
+def with_adapters(setting: Setting) -> Any:
+    """The model as peft's users adapt it; the model itself without `--lora`."""
+    model = build_model(setting)
+    if not setting.lora:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    options = {"target_modules": LAYERS, "task_type": "CAUSAL_LM"}
+    adapted = get_peft_model(model, LoraConfig(r=setting.lora, lora_alpha=2 * setting.lora, **options))
+    draw_adapters(adapted)
+    return adapted
+
+
+def draw_adapters(model: Any) -> None:
+    """The same A of every adapter, whoever made it; B is 0."""
+    import torch
+
+    for name, weight in model.named_parameters():
+        if "lora_A" in name:
+            place = name[name.index("layers.") :]
+            random = torch.Generator().manual_seed(zlib.crc32(place.encode()))
+            values = torch.randn(weight.shape, generator=random) / weight.shape[1] ** 0.5
+            weight.data.copy_(values)
 
 
 def token_rows(setting: Setting) -> list[dict[str, list[int]]]:
@@ -119,80 +151,19 @@ class Clock:
         return Result(losses=losses, seconds=statistics.median(spans), peak=peak / 2**30)
 
 
-def word_tokenizer() -> Any:
-    """One word, one token: `w17` is id 17. So TRL's own tokenising gives the lengths that were asked for."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = {f"w{number}": number for number in range(3, VOCABULARY)}
-    special = {"<pad>": 0, "<s>": 1, "</s>": 2}  # no begin token: CPOTrainer would put one in front of every prompt
-    tokenizer = Tokenizer(models.WordLevel({**special, **words}, unk_token="<pad>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>")
-
-
 def run_trl(setting: Setting) -> Result:
-    """DPOTrainer, or the experimental CPOTrainer, as their users run them; the order of the pairs is fixed."""
-    from datasets import Dataset
-    from torch.utils.data import SequentialSampler
-    from transformers import TrainerCallback
+    """TRL's own trainer: benchmarks/preference_trl.py."""
+    from importlib.util import module_from_spec, spec_from_file_location
 
-    clock, losses = Clock(setting.device), []
-
-    class Ends(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-            clock.step_ends()
-
-    def text(ids: list[int], start: str) -> str:
-        return start + " ".join("</s>" if token == 2 else f"w{token}" for token in ids)
-
-    texts = token_rows(setting)
-    rows = [{name: text(ids, "" if name == "prompt" else " ") for name, ids in row.items()} for row in texts]
-    trainer_class, config_class, options = _trl_classes(setting)
-    with tempfile.TemporaryDirectory() as folder:
-        args = config_class(
-            output_dir=folder,
-            per_device_train_batch_size=PAIRS,
-            max_steps=setting.steps,
-            learning_rate=RATE,
-            lr_scheduler_type="constant",
-            max_length=setting.prompt + setting.answer,
-            logging_strategy="no",
-            report_to="none",
-            save_strategy="no",
-            use_cpu=setting.device == "cpu",
-            bf16=setting.device == "cuda",
-            gradient_checkpointing=False,
-            disable_tqdm=True,
-            **options,
-        )
-        trainer = trainer_class(
-            model=build_model(setting),
-            args=args,
-            train_dataset=Dataset.from_list(rows),
-            processing_class=word_tokenizer(),
-            callbacks=[Ends()],
-        )
-        trainer._get_train_sampler = SequentialSampler
-        whole = trainer.compute_loss
-
-        def recorded(*args: Any, **kwargs: Any) -> Any:
-            out = whole(*args, **kwargs)
-            losses.append(float((out[0] if isinstance(out, tuple) else out).detach()))
-            return out
-
-        trainer.compute_loss = recorded
-        trainer.train()
-    return clock.result(losses)
-
-
-def _trl_classes(setting: Setting) -> tuple[Any, Any, dict[str, Any]]:
-    from preference.trl import cpo_trainer, dpo_trainer
-
-    if setting.method == "dpo":
-        return *dpo_trainer(), {"beta": BETA, "precompute_ref_log_probs": True}
-    options = {"loss_type": "simpo", "cpo_alpha": 0.0, "beta": 2.0, "simpo_gamma": 2.0 * RATIO}
-    return *cpo_trainer(), options
+    found = spec_from_file_location("preference_trl", Path(__file__).with_name("preference_trl.py"))
+    assert found is not None  # the file beside this one
+    assert found.loader is not None
+    theirs = module_from_spec(found)
+    found.loader.exec_module(theirs)
+    clock = Clock(setting.device)
+    rows = token_rows(setting)
+    constants = {"pairs": PAIRS, "rate": RATE, "beta": BETA, "ratio": RATIO, "vocabulary": VOCABULARY}
+    return clock.result(theirs.train(with_adapters(setting), rows, setting, clock.step_ends, constants))
 
 
 def _stored(setting: Setting) -> Any:
@@ -222,7 +193,7 @@ def run_suite(setting: Setting) -> Result:
 
     import torch
 
-    from align.config.shared import OptimizerConfig, OutputConfig, TrainingConfig
+    from align.config.shared import LoraConfig, OptimizerConfig, OutputConfig, TrainingConfig
     from align.engine.adapters import Policy
     from align.engine.distributed import Processes, start_accelerator
     from align.engine.folder import RunFolder
@@ -241,7 +212,12 @@ def run_suite(setting: Setting) -> Result:
     accelerator = start_accelerator(precision)
     processes, clock, losses = Processes(accelerator), Clock(setting.device), []
     pairs = _stored(setting)
-    policy = Policy.full(build_model(setting))
+    if setting.lora:
+        lora = LoraConfig(rank=setting.lora, alpha=2.0 * setting.lora)
+        policy = Policy.lora(build_model(setting), lora, LAYERS, seed=0)
+        draw_adapters(policy.module)
+    else:
+        policy = Policy.full(build_model(setting))
     plan = plan_layout(policy.module, [pairs.groups(torch.arange(PAIRS))], longest=pairs.data.longest())
     print(f"layout: {plan.reason}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
@@ -295,10 +271,11 @@ def run_bare(setting: Setting) -> Result:
     from preference.losses import dpo, simpo
 
     clock, losses, pairs = Clock(setting.device), [], _stored(setting)
-    model = build_model(setting).eval()
+    model = with_adapters(setting).eval()
     split = split_model(model)
     support = layout_support(split.trunk, longest=pairs.data.longest())
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=RATE, weight_decay=0.0)
 
     def answers(step: int, average: bool) -> Any:
         layout = shared(pairs.groups(torch.arange(step * PAIRS, (step + 1) * PAIRS))).to(setting.device)
@@ -316,7 +293,7 @@ def run_bare(setting: Setting) -> Result:
             loss = simpo(*answers(step, True), beta=2.0, gamma_beta_ratio=RATIO).losses.mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         losses.append(float(loss.detach()))
         clock.step_ends()
@@ -377,6 +354,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="the first is not counted")
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--width", type=int, default=384, help="a multiple of 64")
+    parser.add_argument("--lora", type=int, default=0, help="rank of adapters; 0 = train all weights")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of frozen weights")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -391,6 +370,7 @@ def main() -> None:
         for lengths in args.lengths:
             prompt, answer = (int(part) for part in lengths.split("/"))
             common = {"steps": args.steps, "layers": args.layers, "width": args.width, "device": args.device}
+            common |= {"lora": args.lora, "dtype": args.dtype}
             report(Setting(method=method, prompt=prompt, answer=answer, **common))
 
 
