@@ -7,8 +7,10 @@ different numbers of rows.
 from __future__ import annotations
 
 import atexit
+import gc
 import logging
 import os
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 T = TypeVar("T")
+
+_LAST_TENSORS = 0.3
+"""Seconds that the threads of the process group have at the end to free what they hold."""
 
 
 def start_accelerator(mixed_precision: str = "no", *, find_unused_parameters: bool = False) -> Accelerator:
@@ -103,9 +108,15 @@ def _warn_if_alone() -> None:
 
 
 def _leave_group() -> None:
-    """Take the process group down before the interpreter goes: its threads may abort a process that forgets it."""
+    """Take the process group down before the interpreter goes: its threads may abort a process that forgets it.
+
+    A thread of gloo frees a collective's tensors a moment after everybody has the result, and takes the interpreter's
+    lock for that. In an interpreter that is going down already, this ends the process with SIGABRT.
+    """
+    gc.collect()  # wrapped networks refer to themselves, and to the group: without them its threads are joined
     if dist.is_initialized():
         dist.destroy_process_group()
+    time.sleep(_LAST_TENSORS)
 
 
 class Processes:
