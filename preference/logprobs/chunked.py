@@ -59,8 +59,8 @@ def score_tokens(
         head: `LinearHead` or `ModuleHead`.
         labels: the tokens themselves, ids of the head's vocabulary.
         extras: names in `EXTRAS`.
-        memory: bytes that logits may take; None = `CPU_BUDGET` or `ACCELERATOR_BUDGET`. With a trained head up to half
-            as many more are in use at the peak; with `extras` or a soft cap, up to as many.
+        memory: bytes that logits may take; None = `CPU_BUDGET` or `ACCELERATOR_BUDGET`. With a trained head and more
+            tokens than fit, slices of the others take up to as many more.
 
     Raises:
         ValueError: unknown extra.

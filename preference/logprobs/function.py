@@ -125,7 +125,7 @@ def _blocks(count: int, room: int, others: int) -> list[slice]:
 
 def _forward(work: Product, ids: Tensor, extras: tuple[Extra, ...], pulled: bool, *, keep: bool) -> _Block:
     running = Running.start(work, ids, len(extras), pulled)
-    table = work.table(work.slices[-1].stop) if keep else None
+    table = work.table() if keep else None
     references = []
     for part in work.slices:
         running.see(work, part, ids, extras, None if table is None else table[part])

@@ -83,7 +83,7 @@ class HeadGradient:
         apart = torch.empty_like(matrix, dtype=precise) if weight and inside is None else None
         self.weight = apart if inside is None else inside
         self.bias = torch.empty(len(matrix), dtype=precise, device=matrix.device) if bias else None
-        self._kept, self._inside, self._first = kept, inside is not None, True
+        self._kept, self._first = kept, True
 
     def add(self, work: Product, tokens: Tokens) -> None:
         """Adds the part of some tokens. The first part is written, not added: zeros in a matrix of all the vocabulary
@@ -95,10 +95,10 @@ class HeadGradient:
             push.scatter_add_(0, local, torch.where(within, tokens.at_ids.T, 0.0))
             if self.bias is not None:
                 self.bias[part] = push.sum(dim=1) if self._first else self.bias[part] + push.sum(dim=1)
-            if self.weight is not None and self._first and self._inside:
-                self.weight[part] = work.with_states(push)  # made elsewhere: it lies where `push` does
+            if self.weight is not None and self._first:
+                self.weight[part] = work.with_states(push)  # made elsewhere: its place may be that of `push`
             elif self.weight is not None:
-                work.add_states(self.weight[part], push, before=0.0 if self._first else 1.0)
+                work.add_states(self.weight[part], push)
         self._kept, self._first = None, False
 
 

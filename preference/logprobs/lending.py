@@ -2,7 +2,7 @@
 
 A block that is given back to the C library leaves a gap, in which the next step's smaller tensors are made before the
 block is wanted again: then it takes new memory, although as much lies free in pieces. Accelerators have allocators of
-their own against that.
+their own against that. The block is as large as the largest that was asked for, and stays until the process ends.
 """
 
 from __future__ import annotations

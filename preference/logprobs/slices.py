@@ -16,7 +16,7 @@ from jaxtyping import Float, Int, Real
 from torch import Tensor
 
 from preference.logprobs.extras import Extra
-from preference.logprobs.head import LinearHead, finish_, product_dtype
+from preference.logprobs.head import LinearHead, finish_
 from preference.logprobs.lending import lend
 
 ENTRIES = {"cpu": 2**12}
@@ -48,10 +48,9 @@ class Product:
         weight: Float[Tensor, "v d"],
         bias: Float[Tensor, "v"] | None,
         head: LinearHead,
-        narrow: torch.dtype | None = None,
+        narrow: torch.dtype,
     ) -> None:
-        self.head, self._weight, self._bias = head, weight, bias
-        self.narrow = product_dtype(head, hidden) if narrow is None else narrow
+        self.head, self.narrow, self._weight, self._bias = head, narrow, weight, bias
         self.precise = torch.promote_types(self.narrow, torch.float32)
         self.states = hidden.to(self.narrow)
         self.slices = list(pieces(len(weight), entries(hidden.device.type, len(weight))))
@@ -61,14 +60,15 @@ class Product:
         """W of a slice, narrow."""
         return self._weight[part].to(self.narrow)
 
-    def table(self, rows: int) -> Float[Tensor, "r n"]:
-        """Room for numbers of some entries."""
-        return lend(rows, len(self.states), self.precise, self.states.device)
+    def table(self) -> Float[Tensor, "v n"]:
+        """Room for numbers of all entries."""
+        return lend(len(self._weight), len(self.states), self.precise, self.states.device)
 
     def room(self, name: str, part: slice) -> Float[Tensor, "c n"]:
         """A buffer for numbers of a slice."""
         if name not in self._buffers:
-            self._buffers[name] = self.table(self.slices[0].stop)
+            shape = (self.slices[0].stop, len(self.states))
+            self._buffers[name] = torch.empty(shape, dtype=self.precise, device=self.states.device)
         return self._buffers[name][: part.stop - part.start]
 
     def logits(self, part: slice, out: Float[Tensor, "c n"]) -> Float[Tensor, "c n"]:
@@ -91,23 +91,19 @@ class Product:
         """weights @ h, in the dtype of the products."""
         return torch.mm(weights.to(self.narrow), self.states)
 
-    def add_states(self, total: Float[Tensor, "c d"], weights: Float[Tensor, "c n"], before: float) -> None:
-        """total = before * total + weights @ h, where `before` 0 reads nothing of it."""
-        self._add(total, weights, self.states, before)
+    def add_states(self, total: Float[Tensor, "c d"], weights: Float[Tensor, "c n"]) -> None:
+        """total += weights @ h."""
+        self._add(total, weights, self.states)
 
     def add_matrix(self, total: Float[Tensor, "n d"], weights: Float[Tensor, "c n"], part: slice) -> None:
         """total += weights^T @ W of a slice."""
-        self._add(total, weights.T, self.matrix(part), 1.0)
+        self._add(total, weights.T, self.matrix(part))
 
-    def _add(self, total: Tensor, left: Tensor, right: Tensor, before: float) -> None:
-        if self.narrow == self.precise == total.dtype:
-            total.addmm_(left, right, beta=before)
-            return
-        found = torch.mm(left.to(self.narrow), right)
-        if before:
-            total.add_(found)
+    def _add(self, total: Tensor, left: Tensor, right: Tensor) -> None:
+        if self.narrow == self.precise:
+            total.addmm_(left, right)
         else:
-            total.copy_(found)
+            total.add_(torch.mm(left.to(self.narrow), right))
 
 
 @dataclass

@@ -50,6 +50,26 @@ def test_adamw_by_hand():
     assert weight.grad is None
 
 
+def test_moments_are_there_before_the_first_update_and_change_none():
+    """Bit for bit the weights of an AdamW that makes its state at its first update."""
+    weight = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+    plain = torch.nn.Parameter(weight.detach().clone())
+    config = OptimizerConfig(learning_rate=0.1, weight_decay=0.01, max_grad_norm=None)
+    ours = Optimizer({"w": weight}, config, total_updates=3)
+    state = ours.state_dict()
+    assert float(state["step/w"]) == 0
+    assert all(torch.equal(state[f"{name}/w"], torch.zeros(3)) for name in ("exp_avg", "exp_avg_sq"))
+    theirs = torch.optim.AdamW(
+        [plain], lr=0.1, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=True
+    )
+    for update in range(3):
+        weight.grad = torch.tensor([0.5, -1.0, update])
+        plain.grad = weight.grad.clone()
+        ours.step()
+        theirs.step()
+        assert torch.equal(weight, plain)
+
+
 def test_clipping_by_hand():
     """Norm of (3, 4) and (12) together is 13; clipped to 6.5 everything halves. Without a limit nothing changes."""
     weights = [torch.nn.Parameter(torch.zeros(size)) for size in (2, 1, 1)]

@@ -11,31 +11,20 @@ from torch.testing import assert_close
 from align.config.shared import LoraConfig
 from align.engine.adapters import Policy
 from align.engine.compilation import compile_blocks
-from preference.layout import LAYOUTS, Group, layout_support, shared, states_read, support, visible
+from preference.layout import Group, layout_support, shared, states_read, support, visible
 from preference.layout import pieces as pieces_module
 from preference.layout.attention import PiecewiseMask, compiled, piecewise, same_as_torch
-from preference.logprobs import pool_flat, score_tokens
 from preference.logprobs.split import split_model
-from preference.losses import dpo
 
-from ..miniatures import VOCABULARY, miniature
+from ..miniatures import miniature
+from .steps import compare, ids, pairs
 
 FAMILIES = ["llama", "llama-tied", "qwen2", "qwen2-window", "qwen3", "gemma", "gemma3", "mistral", "cohere", "gpt2"]
 
 
-def ids(count, seed):
-    return torch.randint(3, VOCABULARY, (count,), generator=torch.Generator().manual_seed(seed))
-
-
-def pairs(seed=0):
-    """Prompts of different lengths, one of a single token, none at all, an answer of which some tokens are scored."""
-    scored = (torch.tensor([True, False, True]), torch.tensor([False, True]))
-    return [
-        Group(prompt=ids(19, seed + 1), responses=(ids(3, seed + 2), ids(7, seed + 3))),
-        Group(prompt=ids(1, seed + 4), responses=(ids(5, seed + 5), ids(1, seed + 6))),
-        Group(prompt=ids(11, seed + 7), responses=(ids(3, seed + 8), ids(2, seed + 9)), scored=scored),
-        Group(prompt=ids(0, 0), responses=(ids(4, seed + 10), ids(6, seed + 11))),
-    ]
+def whole(found):
+    """Attention of all pairs of places."""
+    return replace(found, pieces=False, last_layer=None)
 
 
 @pytest.fixture
@@ -51,31 +40,6 @@ def made(monkeypatch):
     return masks
 
 
-def step(model, kind, found, seeds=(0,), row_length=None):
-    """Losses, and the gradients of all trained weights after one backward pass through all of them."""
-    model.zero_grad()
-    options, losses = {} if row_length is None else {"row_length": row_length}, []
-    for seed in seeds:
-        split, layout = split_model(model), LAYOUTS[kind](pairs(seed), **options)
-        scores = score_tokens(states_read(split.trunk, layout, found), split.head, layout.labels)
-        sums = pool_flat(scores.log_probs, layout.sequence_ids, layout.sequences).view(-1, 2)
-        losses.append(dpo(sums[:, 0], sums[:, 1], sums[:, 0].detach() - 1, sums[:, 1].detach() - 2, beta=0.1).losses)
-    torch.cat(losses).mean().backward()
-    gradients = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
-    return torch.cat(losses).detach(), gradients
-
-
-def compare(model, kind, found, tolerance=1e-6, **options):
-    """Norms of most families compute in float32 whatever their weights are: six digits."""
-    losses, gradients = step(model, kind, found, **options)
-    expected = step(model, kind, replace(found, pieces=False, last_layer=None), **options)
-    assert_close(losses, expected[0], rtol=tolerance, atol=tolerance)
-    assert gradients.keys() == expected[1].keys()
-    for name, gradient in gradients.items():
-        largest = float(expected[1][name].abs().max())
-        assert float((gradient - expected[1][name]).abs().max()) <= 10 * tolerance * largest + 1e-9, name
-
-
 @pytest.mark.parametrize("name", FAMILIES)
 def test_losses_and_gradients_are_those_of_the_whole_attention(name, made):
     model = miniature(name)
@@ -83,7 +47,7 @@ def test_losses_and_gradients_are_those_of_the_whole_attention(name, made):
     assert found.pieces
     for kind, row_length in (("packed", None), ("shared", None), ("shared", 64)):
         made.clear()
-        compare(model, kind, found, row_length=row_length)
+        compare(model, kind, found, whole(found), row_length=row_length)
         assert len(made) == len(found.windows)
         # two layers, and of the last one fewer pieces unless all have something that is read
         assert sum(len(mask.uses) for mask in made) == 2
@@ -93,7 +57,7 @@ def test_losses_and_gradients_are_those_of_the_whole_attention(name, made):
 def test_float32_as_a_run_has_it(made):
     model = miniature("llama", spread=2.0).float()
     found = layout_support(split_model(model).trunk)
-    compare(model, "shared", found, tolerance=1e-5)
+    compare(model, "shared", found, whole(found), tolerance=1e-5)
     assert sum(len(mask.uses) for mask in made) > 0
 
 
@@ -113,7 +77,7 @@ def test_adapters_and_recomputed_activations(reentrant, made):
         model.enable_input_require_grads()
     found = layout_support(split_model(model).trunk)
     made.clear()
-    compare(model, "shared", found, seeds=(0, 50))
+    compare(model, "shared", found, whole(found), seeds=(0, 50))
     assert [len(mask.uses) for mask in made] == [2 if reentrant is None else 4] * 2
 
 

@@ -6,18 +6,16 @@ import pytest
 import torch
 import transformers
 from torch import nn
-from torch.testing import assert_close
 
 from align.config.shared import LoraConfig
 from align.engine.adapters import Policy
 from align.engine.compilation import compile_blocks
 from preference.layout import LAYOUTS, Group, LastLayer, layout_support, states_read
 from preference.layout.last_layer import narrowed
-from preference.logprobs import pool_flat, score_tokens
 from preference.logprobs.split import split_model
-from preference.losses import dpo
 
 from ..miniatures import COMMON, VOCABULARY, miniature
+from .steps import compare, ids, pairs
 
 LLAMA = ("mlp", "self_attn.q_proj", "self_attn.o_proj")
 FAMILIES = {
@@ -32,47 +30,6 @@ FAMILIES = {
 }
 
 
-def ids(count, seed):
-    return torch.randint(3, VOCABULARY, (count,), generator=torch.Generator().manual_seed(seed))
-
-
-def pairs(seed=0):
-    """Long prompts, one of a single token, and an answer of which only some tokens are scored."""
-    scored = (torch.tensor([True, False, True]), torch.tensor([False, True]))
-    return [
-        Group(prompt=ids(19, seed + 1), responses=(ids(3, seed + 2), ids(7, seed + 3))),
-        Group(prompt=ids(1, seed + 4), responses=(ids(5, seed + 5), ids(1, seed + 6))),
-        Group(prompt=ids(11, seed + 7), responses=(ids(3, seed + 8), ids(2, seed + 9)), scored=scored),
-    ]
-
-
-def loss_of(model, kind, support, seed=0):
-    split, layout = split_model(model), LAYOUTS[kind](pairs(seed))
-    scores = score_tokens(states_read(split.trunk, layout, support), split.head, layout.labels)
-    sums = pool_flat(scores.log_probs, layout.sequence_ids, layout.sequences).view(-1, 2)
-    return dpo(sums[:, 0], sums[:, 1], sums[:, 0].detach() - 1, sums[:, 1].detach() - 2, beta=0.1).losses
-
-
-def step(model, kind, support, seeds=(0,)):
-    """Losses, and the gradients of all trained weights after one backward pass through all of them."""
-    model.zero_grad()
-    losses = torch.cat([loss_of(model, kind, support, seed) for seed in seeds])
-    losses.mean().backward()
-    gradients = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
-    return losses.detach(), gradients
-
-
-def compare(model, kind, support, **options):
-    """Norms of most families compute in float32 whatever their weights are: six digits."""
-    losses, gradients = step(model, kind, support, **options)
-    expected = step(model, kind, replace(support, last_layer=None), **options)
-    assert_close(losses, expected[0], rtol=1e-6, atol=1e-6)
-    assert gradients.keys() == expected[1].keys()
-    for name, gradient in gradients.items():
-        largest = float(expected[1][name].abs().max())
-        assert float((gradient - expected[1][name]).abs().max()) <= 1e-5 * largest + 1e-9, name
-
-
 @pytest.mark.parametrize("name", list(FAMILIES))
 def test_losses_and_gradients_are_those_of_the_whole_layer(name):
     model = miniature(name, None)
@@ -80,7 +37,7 @@ def test_losses_and_gradients_are_those_of_the_whole_layer(name):
     layer = "h.1" if name == "gpt2" else "layers.1"
     assert support.last_layer == LastLayer(name=layer, parts=tuple(f"{layer}.{part}" for part in FAMILIES[name]))
     for kind in support.layouts:
-        compare(model, kind, support)
+        compare(model, kind, support, replace(support, last_layer=None))
 
 
 @pytest.mark.parametrize("recomputed", [False, True])
@@ -96,7 +53,7 @@ def test_adapters_and_recomputed_activations(recomputed):
         policy.enable_gradient_checkpointing()
     trunk = split_model(model).trunk
     support = layout_support(trunk)
-    compare(model, "shared", support, seeds=(0, 50))
+    compare(model, "shared", support, replace(support, last_layer=None), seeds=(0, 50))
     layouts = [LAYOUTS["shared"](pairs(seed)) for seed in (0, 50)]
     activation, places = trunk.layers[1].mlp.act_fn, []
     activation.register_forward_hook(lambda _, args, out: places.append(len(args[0].flatten(0, -2))))
